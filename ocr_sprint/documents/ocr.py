@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -76,7 +77,7 @@ class PaddleEngine:
         recogniser = _paddle_settings(str(folders.recogniser), RECOGNISER)
         self._detector = paddleocr.TextDetection(limit_side_len=DETECTOR_SIDE, limit_type="max", **detector)
         self._recogniser = paddleocr.TextRecognition(**recogniser)
-        self.version = f"paddleocr-{paddleocr.__version__}/{DETECTOR}+{RECOGNISER}/{folders.digest}"
+        self.version = f"paddleocr-{version('paddleocr')}/{DETECTOR}+{RECOGNISER}/{folders.digest}"
 
     def read(self, pixels: Pixels) -> list[Span]:
         "Detect, straighten, recognise, restore lost spaces."
@@ -108,7 +109,7 @@ class RapidEngine:
         threads = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
         limits = {"Det.limit_side_len": DETECTOR_SIDE, "Det.limit_type": "max"}
         self._engine = rapidocr.RapidOCR(params={**threads, **limits, "Global.log_level": "error"})
-        self.version = f"rapidocr-{rapidocr.__version__}"
+        self.version = f"rapidocr-{version('rapidocr')}"
 
     def read(self, pixels: Pixels) -> list[Span]:
         "Spans as RapidOCR gives them."
@@ -138,7 +139,7 @@ class TesseractEngine:
 
         table = pytesseract.image_to_data(pixels, lang=self._language, config="--psm 6", output_type="dict")
         rows = zip(*(table[name] for name in _TESSERACT_COLUMNS), strict=True)
-        return _join_words([_Word(tuple(row[:3]), *row[3:8], float(row[8])) for row in rows if row[3].strip()])
+        return _join_words([_Word((b, p, line), *word) for b, p, line, *word in rows if word[0].strip()])
 
 
 _TESSERACT_COLUMNS = ("block_num", "par_num", "line_num", "text", "left", "top", "width", "height", "conf")
