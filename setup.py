@@ -30,8 +30,6 @@ setup(
     license_files=["LICENSE"],
     url=settings["git_url"],
     packages=find_packages(include=["ocr_sprint", "ocr_sprint.*"]),
-    include_package_data=True,
-    package_data={"ocr_sprint": ["py.typed"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
     extras_require=extras,

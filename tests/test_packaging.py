@@ -1,0 +1,137 @@
+"""What makes the repository one whole: settings, extras and frozen versions, notebooks and modules, light imports."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from configparser import ConfigParser
+from importlib.metadata import distribution
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "nbs").rglob("*.ipynb"))
+HEAVY = {
+    "cv2",
+    "dask",
+    "google.genai",
+    "nbdev",
+    "onnxruntime",
+    "paddleocr",
+    "pandas",
+    "plotly",
+    "pypdfium2",
+    "sqlalchemy",
+}
+
+
+def settings() -> dict[str, str]:
+    parser = ConfigParser(delimiters=["="], interpolation=None)
+    parser.read(ROOT / "settings.ini", encoding="utf-8")
+    return dict(parser["DEFAULT"])
+
+
+def cells(notebook: Path) -> list[dict[str, Any]]:
+    """The code cells of a notebook, each with its source as one string."""
+    document = json.loads(notebook.read_text(encoding="utf-8"))
+    return [{**cell, "source": "".join(cell["source"])} for cell in document["cells"] if cell["cell_type"] == "code"]
+
+
+def pinned() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+
+def test_the_extras_are_those_of_the_design() -> None:
+    names = {name.removesuffix("_requirements") for name in settings() if name.endswith("_requirements")}
+    assert names == {"ocr", "llm", "lab", "service", "postgres", "cluster", "train", "dev"}
+
+
+def test_the_installed_package_is_what_settings_say() -> None:
+    installed, written = distribution("ocr_sprint"), settings()
+    assert installed.version == written["version"]
+    assert installed.metadata["Requires-Python"] == f">={written['min_python']}"
+    commands = {f"{entry.name}={entry.value}" for entry in installed.entry_points if entry.group == "console_scripts"}
+    assert commands == set(written["console_scripts"].split())
+    required = [Requirement(line) for line in installed.requires or []]
+    # The condition of an extra stands in parentheses when the requirement has one of its own.
+    in_all = {line.name for line in required if re.search(r'extra == "all"', str(line.marker))}
+    extras = {
+        name.removesuffix("_requirements"): words for name, words in written.items() if name.endswith("_requirements")
+    }
+    wanted = chain.from_iterable(words.split() for name, words in extras.items() if name not in {"train", "dev"})
+    assert in_all == {Requirement(word).name for word in wanted}
+
+
+def test_every_requirement_is_frozen_at_a_version_it_allows() -> None:
+    versions = pinned()
+    for name, words in settings().items():
+        if (name == "requirements" or name.endswith("_requirements")) and name != "train_requirements":
+            for requirement in map(Requirement, words.split()):
+                version = versions.get(canonicalize_name(requirement.name))
+                assert version is not None, f"{requirement.name} of {name} is not in constraints.txt; run make freeze"
+                assert requirement.specifier.contains(version), f"constraints.txt has {requirement.name} {version}"
+
+
+def test_what_only_training_needs_is_not_frozen() -> None:
+    assert not {"torch", "triton"} & set(pinned())
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_made_as_nbdev_needs_it(notebook: Path) -> None:
+    first = json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]
+    title = "".join(first["source"])
+    assert re.fullmatch(r"# .+\n\n> .+", title), "the first cell is '# Title', an empty line, '> one line', and no more"
+    exports = [re.search(r"^#\| default_exp (\S+)$", cell["source"], re.MULTILINE) for cell in cells(notebook)]
+    for name in (found[1] for found in exports if found):
+        assert (ROOT / "ocr_sprint" / (name.replace(".", "/") + ".py")).is_file(), "run nbdev_export"
+        number_and_name = notebook.relative_to(ROOT / "nbs").with_suffix("").as_posix()
+        assert re.sub(r"(^|/)\d+[a-z]*_", r"\1", number_and_name) == name.replace(".", "/"), "name it like its module"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_imports_stand_in_cells_of_their_own(notebook: Path) -> None:
+    """nbdev runs every cell that imports something when it prints documentation, and what else the cell does."""
+    for cell in cells(notebook):
+        code, directives = cell["source"], re.findall(r"^#\|\s*(\w+)", cell["source"], re.MULTILINE)
+        if {"export", "exports", "exporti", "eval"} & set(directives) or re.search(r"^\s*[%!]", code, re.MULTILINE):
+            continue
+        nodes = list(ast.walk(ast.parse(code)))
+        imports = any(isinstance(node, ast.Import | ast.ImportFrom) for node in nodes)
+        works = any(isinstance(node, ast.Expr | ast.Assign) for node in nodes)
+        assert not (imports and works), f"part the imports from the rest of this cell:\n{code}"
+
+
+def test_importing_the_package_and_its_command_stays_light() -> None:
+    code = "import sys, ocr_sprint, ocr_sprint.tools.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "ocr_sprint.tools.cli" in loaded
+    assert not HEAVY & set(loaded)
+
+
+def test_opencv_is_the_build_that_needs_no_display() -> None:
+    spec = find_spec("cv2")
+    assert spec is not None
+    assert spec.origin is not None
+    libraries = list(Path(spec.origin).parent.glob("cv2*.so"))
+    assert libraries
+    # The desktop build links Qt, and Qt links the libGL that a server or container lacks.
+    assert not any(b"libQt5" in library.read_bytes() for library in libraries), "run make install"
+
+
+def test_no_tracked_file_names_a_registry_or_a_folder_of_one_machine() -> None:
+    hosts = r"pythonhosted\.org|pypi\.org|npmjs\.(org|com)|deb\.debian\.org"
+    folders = r"(^|[^A-Za-z0-9_.~-])/(root|work|home|Users|tmp)/[A-Za-z]"
+    # This file has to name what it looks for.
+    command = ["git", "grep", "-nIE", f"{hosts}|{folders}", "--", ".", ":!tests/test_packaging.py"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (1, "")
