@@ -32,6 +32,8 @@ myst_dmath_allow_space = False
 myst_dmath_allow_digits = False
 
 html_theme = "furo"
+# The default underlines the name of every imported module.
+pygments_dark_style = "github-dark"
 html_title = settings["title"]
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

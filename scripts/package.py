@@ -38,22 +38,22 @@ def difference(packed: Iterable[str], tracked: Iterable[str]) -> list[str]:
 
 def main() -> int:
     """Build sdist and wheel, compare the wheel with the repository, install it and run its command."""
-    with tempfile.TemporaryDirectory(prefix="wheel_") as name:
+    with tempfile.TemporaryDirectory(prefix="package_") as name:
         folder = Path(name)
         run(sys.executable, "-m", "build", "--outdir", folder, ROOT)
         (wheel,) = folder.glob("*.whl")
         problems = difference(ZipFile(wheel).namelist(), tracked_files())
         for problem in problems:
-            print(f"wheel: {problem}", file=sys.stderr)
+            print(f"package: {problem}", file=sys.stderr)
         if problems:
             return 1
         run(sys.executable, "-m", "venv", "--without-pip", folder / "env")
         python = folder / "env" / "bin" / "python"
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
+        pip: list[str | Path] = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
         run(*pip, "install", "--quiet", "-c", ROOT / "constraints.txt", wheel)
         run(python, "-c", INSTALLED_HERE)
         run(python.with_name("ocr_sprint"), "--help")
-    print(f"wheel: {wheel.name} holds every file of the package, and its command runs on the base requirements alone")
+    print(f"package: {wheel.name} holds every file of the package, and its command runs on the base requirements alone")
     return 0
 
 
