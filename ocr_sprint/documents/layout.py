@@ -16,7 +16,7 @@ from .ocr import ReadPage
 from .pages import Span
 
 # %% auto #0
-__all__ = ['Box', 'Piece', 'slant', 'level', 'Line', 'lines', 'words', 'joined', 'around', 'lay_out']
+__all__ = ['Box', 'Piece', 'slant', 'level', 'Line', 'lines', 'words', 'joined', 'around', 'set_sheet', 'lay_out']
 
 # %% ../../nbs/documents/13_layout.ipynb #3d2be72a
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -189,6 +189,15 @@ def around(
     return min(lefts), min(tops), max(rights), max(bottoms)
 
 # %% ../../nbs/documents/13_layout.ipynb #e84bb1bb
+def set_sheet(
+    *cells: tuple[str, float, float],  # text, left edge in pixels, line number (30 pixels each)
+    page: int = 1,
+) -> list[Line]:
+    "Lines of a made-up page in 20-pixel type, ten pixels per character."
+    boxes = [(text, (left, 30 * row, left + 10 * len(text), 30 * row + 20)) for text, left, row in cells]
+    return lines(Piece(text, *box, page, 0.99, box) for text, box in boxes)
+
+# %% ../../nbs/documents/13_layout.ipynb #01dd963f
 def lay_out(
     pages: Sequence[ReadPage],  # in order
 ) -> list[Line]:
