@@ -5,26 +5,31 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 folder=${1:-.venv}
-minimum=$(sed -n 's/^min_python *= *//p' settings.ini)
+oldest=$(sed -n 's/^min_python *= *//p' settings.ini)
+newest=3.13  # on 3.14 the versions in constraints.txt exclude each other
 
 fail() {
     printf 'environment: %s\n' "$*" >&2
     exit 1
 }
 
-recent_enough() {
-    "$1" -c "import sys; sys.exit(sys.version_info < tuple(map(int, '$minimum'.split('.'))))" >/dev/null 2>&1
+suitable() {
+    "$1" - "$oldest" "$newest" >/dev/null 2>&1 <<'END'
+import sys
+low, high = (tuple(map(int, version.split("."))) for version in sys.argv[1:])
+sys.exit(not low <= sys.version_info[:2] <= high)
+END
 }
 
 find_python() {
     if [ -n "${PYTHON:-}" ]; then
-        recent_enough "$PYTHON" || fail "PYTHON=$PYTHON is not Python $minimum or newer"
+        suitable "$PYTHON" || fail "PYTHON=$PYTHON is not Python $oldest to $newest"
         printf '%s\n' "$PYTHON"
         return
     fi
     # The frozen versions were tried on the oldest Python first, so that one is preferred to newer ones.
-    for name in "python$minimum" python3.12 python3.13 python3 python; do
-        if recent_enough "$name"; then
+    for name in "python$oldest" python3.12 "python$newest" python3 python; do
+        if suitable "$name"; then
             command -v "$name"
             return
         fi
@@ -35,10 +40,10 @@ make_environment() {
     local python
     python=$(find_python)
     if command -v uv >/dev/null; then
-        uv venv --quiet --seed --clear --python "${python:-$minimum}" "$folder"
+        uv venv --quiet --seed --clear --python "${python:-$oldest}" "$folder"
         return
     fi
-    [ -n "$python" ] || fail "Python $minimum or newer is needed: install it or name it with PYTHON=/path/to/python"
+    [ -n "$python" ] || fail "Python $oldest to $newest is needed: install it, or name it with PYTHON=/path/to/python"
     # Debian and Ubuntu keep this module in a package of its own.
     "$python" -c "import ensurepip, venv" 2>/dev/null ||
         fail "$python cannot make environments: install its venv package (Debian, Ubuntu: apt-get install python3-venv) or uv"
@@ -53,7 +58,7 @@ install() {
     fi
 }
 
-if ! { recent_enough "$folder/bin/python" && "$folder/bin/python" -m pip --version >/dev/null 2>&1; }; then
+if ! { suitable "$folder/bin/python" && "$folder/bin/python" -m pip --version >/dev/null 2>&1; }; then
     echo "environment: making $folder"
     make_environment
 fi

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from configparser import ConfigParser
-from importlib.metadata import distribution
+from importlib.metadata import distribution, distributions
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,6 +81,14 @@ def test_every_requirement_is_frozen_at_a_version_it_allows() -> None:
                 version = versions.get(canonicalize_name(requirement.name))
                 assert version is not None, f"{requirement.name} of {name} is not in constraints.txt; run make freeze"
                 assert requirement.specifier.contains(version), f"constraints.txt has {requirement.name} {version}"
+
+
+def test_every_frozen_version_runs_on_the_oldest_python() -> None:
+    """Debian 12 has 3.11.2, and some packages begin with a later patch release."""
+    oldest = settings()["min_python"] + ".0"
+    frozen = [found for found in distributions() if canonicalize_name(found.name) in pinned()]
+    needs = {found.name: found.metadata["Requires-Python"] or "" for found in frozen}
+    assert [name for name, versions in needs.items() if not SpecifierSet(versions).contains(oldest)] == []
 
 
 def test_what_only_training_needs_is_not_frozen() -> None:
