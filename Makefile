@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 SOURCES := $(wildcard nbs tests scripts bench docs) setup.py
 
+# In a container one is often root, which Jupyter otherwise refuses to be.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check docs lab freeze bench clean
 
@@ -35,7 +38,7 @@ docs: $(READY)  ## the documentation site in _site/html, offline, warnings as er
 	$(BIN)/python scripts/docs.py
 
 lab: $(READY)  ## JupyterLab on the tutorials
-	$(BIN)/jupyter lab --notebook-dir=nbs --LabApp.default_url=/lab/tree/tutorials
+	$(BIN)/jupyter lab --notebook-dir=nbs --LabApp.default_url=/lab/tree/tutorials $(AS_ROOT)
 
 freeze: $(READY)  ## write the versions of .venv, once they pass, into constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
