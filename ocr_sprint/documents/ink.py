@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .dice import Dice
 
 # %% auto #0
-__all__ = ['Picture', 'Mask', 'apply_ink', 'draw_stamp', 'draw_signature']
+__all__ = ['Picture', 'Mask', 'apply_ink', 'draw_stamp', 'draw_signature', 'draw_digits']
 
 # %% ../../nbs/documents/07a_ink.ipynb #fa4dcc9b
 Picture: TypeAlias = npt.NDArray[np.uint8]  # height x width x 3, RGB
@@ -131,4 +131,41 @@ def draw_signature(
     _pen(mask, points, pen)
     tail = [(width * x, height * dice.uniform(0.6, 0.85)) for x in (0.15, 0.4, 0.7, 0.95)]
     _pen(mask, tail, pen)
+    return mask
+
+# %% ../../nbs/documents/07a_ink.ipynb #1fad867f
+_DIGITS = {
+    "0": "50 0 10 20 5 60 35 100 75 85 90 40 60 2 45 4",
+    "1": "20 30 50 0 50 50 48 100",
+    "2": "12 25 40 0 80 12 70 50 10 100 45 92 92 98",
+    "3": "15 10 60 0 80 22 40 46 82 66 60 98 10 90",
+    "4": "62 100 60 50 62 2 10 68 90 64",
+    "5": "85 2 25 4 20 45 65 42 85 70 55 100 10 92",
+    "6": "75 3 30 30 12 75 45 100 82 75 50 52 16 72",
+    "7": "10 4 85 2 55 45 35 100",
+    "8": "75 14 40 0 20 25 75 70 50 100 20 76 70 28 72 12",
+    "9": "80 20 40 0 15 28 50 48 80 18 78 60 60 100",
+}
+
+
+def draw_digits(
+    dice: Dice,
+    text: str,  # digits; anything else leaves a gap
+    height: int,  # pixels
+) -> Mask:
+    "Digits as a hand writes them."
+    wide = round(0.62 * height)
+    mask = np.zeros((round(1.3 * height), wide * (len(text) + 1)), np.float32)
+    for index, digit in enumerate(text):
+        numbers = [int(number) / 100 for number in _DIGITS.get(digit, "").split()]
+        shift, lean = dice.uniform(0.04, 0.18) * height, dice.uniform(0.1, 0.3)
+        points = [
+            (
+                wide * (index + 0.75 * x + lean * (1 - y) + dice.uniform(-0.03, 0.03)),
+                shift + height * (y + dice.uniform(-0.03, 0.03)),
+            )
+            for x, y in zip(numbers[::2], numbers[1::2], strict=True)
+        ]
+        if points:
+            _pen(mask, points, max(1, round(height / 9)))
     return mask

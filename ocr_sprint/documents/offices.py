@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from .dice import Dice
 from .letter import UnitLevel
@@ -98,7 +99,7 @@ class Unit:
     delegates: tuple[str, ...]
     parts: tuple[str, ...]
 
-    @property
+    @cached_property
     def name(self) -> str:
         "The normalised name, as in `POLRES SEMARANG`."
         return str(read_letterhead(self.kop).nama)
@@ -211,7 +212,7 @@ def _central(dice: Dice) -> Unit:
         town="Jakarta",
         zone="WIB",
         chief=chief,
-        chief_short=f"KA{short.removeprefix('DIV')} POLRI",
+        chief_short=f"KA{short} POLRI",
         ranks=("IRJEN POL", "BRIGJEN POL"),
         delegates=("KARO RENMIN", "KARO BINOPS"),
         parts=_within(short, "BAGRENMIN|BAGBINOPS|SUBDIT I|SUBDIT II|TAUD"),
@@ -252,4 +253,5 @@ def draw_post(
 ) -> str:
     "A post in the unit that fits the rank, with or without the unit's name behind it."
     post = dice.pick(words(_POSTS[rank.group], "|")).format(part=dice.pick(unit.parts))
-    return f"{post} {unit.name}" if dice.chance(0.3) else post
+    own = unit.name.removeprefix(post.split()[-1]).strip()  # SUBDIT I DITLANTAS needs only POLDA BALI behind it
+    return f"{post} {own}".strip() if dice.chance(0.3) else post

@@ -51,24 +51,26 @@ _SINGLE = words("""
 DARSONO JUMADI KARSIMAN KASMAN NGATIJO PARYONO PONIMAN RUSDIANTO SAMIRAN SARDJITO SUGIONO SUHARDI SUKIRNO SUMARNO
 SUNARTO SUPARDI SUPARMAN SUTRISNO SUWARNO SUYATNO TUKIMAN WAGIMIN WARSITO YULIATI
 """)
-_BALINESE = ("I MADE", "I WAYAN", "I NYOMAN", "I KETUT", "NI KADEK", "NI LUH", "IDA BAGUS")
-_SHORTENED = ("M.", "MUH.", "MOH.", "ABD.")
+_BALINESE = (("I MADE", "I WAYAN", "I NYOMAN", "I KETUT", "IDA BAGUS"), ("NI KADEK", "NI LUH", "NI MADE"))
+_SHORTENED = (("M.", "MUH.", "MOH.", "ABD."), ("SY.", "ST."))
 
 # %% ../../nbs/documents/05b_people.ipynb #8653f0d3
 def draw_name(
     dice: Dice,
+    woman: bool = False,
 ) -> str:
     "A name in capitals without degrees: one to five words, now and then with a shortened first name."
-    given = dice.pick(_WOMEN if dice.chance(0.15) else _MEN)
+    names = _WOMEN if woman else _MEN
+    given = dice.pick(names)
     match dice.between(0, 19):
-        case 0 | 1:
+        case 0 | 1 if not woman:
             return dice.pick(_SINGLE)
         case 2:
-            return f"{dice.pick(_BALINESE)} {given} {dice.pick(_FAMILY)}"
+            return f"{dice.pick(_BALINESE[woman])} {given} {dice.pick(_FAMILY)}"
         case 3:
-            return f"{dice.pick(_SHORTENED)} {given} {dice.pick(_FAMILY)}"
+            return f"{dice.pick(_SHORTENED[woman])} {given} {dice.pick(_FAMILY)}"
         case 4 | 5 | 6:
-            middle = dice.sample(_MEN, 1 + dice.chance(0.3))
+            middle = dice.sample(names, 1 + dice.chance(0.3))
             return " ".join([given, *(name for name in middle if name != given), dice.pick(_FAMILY)])
         case 7:
             return f"{given} {dice.pick(_FAMILY)[0]}. {dice.pick(_FAMILY)}"
@@ -81,18 +83,19 @@ _OFFICER_DEGREES = words(
     "|",
 )
 _OTHER_DEGREES = words("S.H. | S.E. | S.Kom. | S.Pd. | A.Md. | S.Sos. | S.K.M. | S.H., M.H. | A.Md.Kep.", "|")
-_TITLES = ("Dr.", "Drs.", "H.", "Hj.", "dr.", "Dr. H.")
+_TITLES = (("Dr.", "Drs.", "H.", "dr.", "Dr. H."), ("Dr.", "Dra.", "Hj.", "dr.", "Dr. Hj."))
 
 
 def with_degrees(
     dice: Dice,
-    name: str,  # in capitals
+    name: str,
     group: str,  # the rank's group, see `RANKS`
+    woman: bool = False,
 ) -> str:
     "The name as an order prints it: title in front, degrees behind, each after a comma."
     officer = group in ("Pati", "Pamen", "Pama", "IV", "III")
     if dice.chance(0.08 if officer else 0.02):
-        name = f"{dice.pick(_TITLES)} {name}"
+        name = f"{dice.pick(_TITLES[woman])} {name}"
     if dice.chance(0.75 if officer else 0.2):
         name = f"{name}, {dice.pick(_OFFICER_DEGREES if officer else _OTHER_DEGREES)}"
     return name
@@ -156,6 +159,7 @@ def draw_nip(
     dice: Dice,
     rank: Rank,
     on: datetime.date,  # the letter's date
+    woman: bool = False,
 ) -> str:
     "Eighteen digits of somebody of that rank's age who was appointed between 19 and 33."
     service = SERVICE[rank]
@@ -163,7 +167,7 @@ def draw_nip(
     served = age - dice.between(19 * 12, min(33 * 12, age))
     (year, month), (since, since_month) = _months_before(on, age), _months_before(on, served)
     birthday, serial = dice.between(1, 28), dice.between(1, 40)
-    return f"{year}{month:02}{birthday:02}{since}{since_month:02}{dice.between(1, 2)}{serial:03}"
+    return f"{year}{month:02}{birthday:02}{since}{since_month:02}{1 + woman}{serial:03}"
 
 # %% ../../nbs/documents/05b_people.ipynb #1edba1de
 @dataclass(frozen=True)
@@ -181,12 +185,15 @@ def draw_person(
     rank: Rank,
     on: datetime.date,  # the letter's date, for the age
     taken: set[str],  # names and numbers that the letter holds already; the new ones are added
+    capitals: bool = True,  # as most letters print names
 ) -> Person:
     "Somebody of that rank whose name and number are new to the letter."
+    woman = dice.chance(0.15)
     kind: Literal["NRP", "NIP"] = "NRP" if rank.corps == "polri" else "NIP"
     while True:
-        name = draw_name(dice)
-        number = draw_nrp(dice, rank, on) if kind == "NRP" else draw_nip(dice, rank, on)
+        name = draw_name(dice, woman)
+        number = draw_nrp(dice, rank, on) if kind == "NRP" else draw_nip(dice, rank, on, woman)
         if not taken & {name, number}:
             taken |= {name, number}
-            return Person(with_degrees(dice, name, rank.group), rank, number, kind)
+            printed = name if capitals else name.title()
+            return Person(with_degrees(dice, printed, rank.group, woman), rank, number, kind)

@@ -35,6 +35,7 @@ class RosterStyle:
     post: str  # headings
     duty: str
     remark: str
+    spare: bool  # a column for remarks although there are none
 
 
 def draw_roster_style(
@@ -54,6 +55,7 @@ def draw_roster_style(
         post=dice.pick(("JABATAN", "JABATAN", "JABATAN STRUKTURAL", "JABATAN / KESATUAN")),
         duty=dice.pick(("JABATAN DALAM SPRIN", "TUGAS", "JABATAN OPERASI", "JABATAN DALAM TIM")),
         remark=dice.pick(("KET", "KETERANGAN", "KET.")),
+        spare=dice.chance(0.25),
     )
 
 # %% ../../nbs/documents/06b_roster.ipynb #9344d38d
@@ -194,12 +196,12 @@ def make_table(
     people: Sequence[Personel],
     style: RosterStyle,
 ) -> Table:
-    "The people as a table: a column for every field that anybody has."
+    "The people as a table: a column for every field that anybody has, and perhaps an empty one for remarks."
     identifiers = "NRP/NIP" if any(person.jenis_id == "NIP" for person in people) else "NRP"
     rank = {"both": f"PANGKAT / {identifiers}"} if style.merged else {"rank": "PANGKAT", "number": identifiers}
     headings = {"no": "NO", "nama": "NAMA", **rank, "jabatan": style.post}
     headings |= {"jabatan_sprin": style.duty} if any(person.jabatan_sprin for person in people) else {}
-    headings |= {"keterangan": style.remark} if any(person.keterangan for person in people) else {}
+    headings |= {"keterangan": style.remark} if style.spare or any(person.keterangan for person in people) else {}
     rows: list[tuple[Cell, ...]] = []
     for index, person in enumerate(people):
         path = f"personel[{index}]"

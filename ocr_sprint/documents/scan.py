@@ -15,11 +15,11 @@ import numpy.typing as npt
 import pypdfium2
 
 from .dice import Dice
-from .ink import Picture, apply_ink, draw_signature, draw_stamp
+from .ink import Picture, apply_ink, draw_digits, draw_signature, draw_stamp
 from .sheet import Box, Mark
 
 # %% auto #0
-__all__ = ['ScanLevel', 'Matrix', 'Wear', 'draw_wear', 'page_matrix', 'map_box', 'wear_page', 'Scanned', 'scan']
+__all__ = ['ScanLevel', 'Matrix', 'Wear', 'draw_wear', 'page_matrix', 'map_box', 'wear_page', 'Scanned', 'Hand', 'scan']
 
 # %% ../../nbs/documents/07b_scan.ipynb #c326324a
 ScanLevel: TypeAlias = Literal["clean", "medium", "hard"]
@@ -127,25 +127,24 @@ def map_box(
     return float(left), float(top), float(right), float(bottom)
 
 # %% ../../nbs/documents/07b_scan.ipynb #625ac922
-def _paper(dice: Dice, wear: Wear, height: int, width: int) -> npt.NDArray[np.float32]:
-    "How bright the empty page is, three channels."
+def _shade(dice: Dice, wear: Wear, height: int, width: int) -> npt.NDArray[np.float32]:
+    "How bright the light falls on each pixel."
     y, x = np.mgrid[0:1:64j, 0:1:48j]
     angle = dice.uniform(0, 2 * np.pi)
-    light = 1 - wear.shade * (0.5 + 0.5 * ((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle)) * 1.4)
-    sheet = cv2.resize(light.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    light = 1 - wear.shade * (0.5 + 0.7 * ((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle)))
+    sheet = np.asarray(cv2.resize(light, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     if wear.fold:
         line = dice.pick((1 / 3, 1 / 2, 2 / 3)) + dice.uniform(-0.02, 0.02)
-        distance = (np.arange(height) / height - line) * height / wear.dpi * 25.4  # mm from the fold
+        distance = (np.arange(height) - line * height) / wear.dpi * 25.4  # mm from the fold
         dip = wear.fold * np.exp(-((distance / 1.2) ** 2)) - 0.4 * wear.fold * np.exp(-(((distance - 2) / 1.5) ** 2))
         sheet *= (1 - dip)[:, None].astype(np.float32)
-    paper: npt.NDArray[np.float32] = sheet[:, :, None] * np.array(wear.tint, np.float32)
-    return paper
+    return sheet
 
 
-def _noise(dice: Dice, height: int, width: int) -> npt.NDArray[np.float32]:
-    "Standard normal noise, laid out from one tile."
+def _noise(dice: Dice, wear: Wear, height: int, width: int) -> npt.NDArray[np.float32]:
+    "Normal noise, laid out from one tile; `RandomState` because its numbers are promised never to change."
     side = 512
-    tile = np.random.RandomState(dice.between(0, 2**31 - 1)).standard_normal((side, side)).astype(np.float32)
+    tile = np.random.RandomState(dice.between(0, 2**31 - 1)).normal(0, wear.noise, (side, side)).astype(np.float32)
     out = np.empty((height, width), np.float32)
     for top in range(0, height, side):
         for left in range(0, width, side):
@@ -170,6 +169,13 @@ def _photocopy(dice: Dice, picture: Picture) -> Picture:
     return np.repeat(copied.astype(np.uint8)[:, :, None], 3, axis=2)
 
 
+def _toned(wear: Wear, picture: Picture) -> Picture:
+    "Black becomes the ink's grey, white the paper's colour."
+    levels = 255 - (255 - np.arange(256)) * wear.ink
+    table = np.round(levels[:, None] * wear.tint).astype(np.uint8)
+    return np.asarray(cv2.LUT(picture, table[:, None, :]), np.uint8)
+
+
 def wear_page(
     dice: Dice,
     wear: Wear,
@@ -183,10 +189,11 @@ def wear_page(
     moved = cv2.warpPerspective(
         picture, matrix @ np.linalg.inv(flat), (width, height), flags=cv2.INTER_LINEAR, borderValue=edge
     )
-    light = (255 - (255 - moved.astype(np.float32)) * wear.ink) * _paper(dice, wear, height, width)
-    soft = np.asarray(cv2.GaussianBlur(light, (0, 0), max(wear.blur * wear.dpi / 200, 0.1)))
-    noisy = soft + wear.noise * _noise(dice, height, width)[:, :, None]
-    page = np.clip(noisy, 0, 255).astype(np.uint8)
+    soft = cv2.GaussianBlur(moved, (0, 0), max(wear.blur * wear.dpi / 200, 0.1))
+    light = _toned(wear, np.asarray(soft, np.uint8)).astype(np.float32)
+    light *= _shade(dice, wear, height, width)[:, :, None]
+    light += _noise(dice, wear, height, width)[:, :, None]
+    page = np.clip(light, 0, 255, out=light).astype(np.uint8)
     _specks(dice, wear, page)
     return _photocopy(dice, page) if wear.copied else page
 
@@ -201,7 +208,17 @@ class Scanned:
     matrix: Matrix
 
 
-_INKS = ((58, 42, 140), (40, 50, 120), (90, 40, 130), (60, 60, 150))
+@dataclass(frozen=True)
+class Hand:
+    "What is added by hand after printing: the stamp's text, and the serial and day where they were left blank."
+
+    stamp: str = "KEPOLISIAN"
+    number: str | None = None
+    day: str | None = None
+
+
+_STAMPS = ((58, 42, 140), (40, 50, 120), (90, 40, 130), (60, 60, 150))
+_PENS = ((25, 25, 30), (20, 30, 110), (30, 45, 140))
 
 
 def _sign(dice: Dice, wear: Wear, picture: Picture, box: Box, stamp: str) -> None:
@@ -211,22 +228,36 @@ def _sign(dice: Dice, wear: Wear, picture: Picture, box: Box, stamp: str) -> Non
     middle, width = (x0 + x1) / 2, round(dice.uniform(110, 150) * scale)
     high = round(dice.uniform(48, 66) * scale)
     signature = draw_signature(dice, width, high)
-    colour = dice.pick(((25, 25, 30), (20, 30, 110), (20, 30, 110)))
-    apply_ink(picture, signature, round(middle - width * 0.5), round(y0 - high * 0.93), colour, 0.9)
+    apply_ink(picture, signature, round(middle - width * 0.5), round(y0 - high * 0.93), dice.pick(_PENS), 0.9)
     radius = round(dice.uniform(44, 52) * scale)
     left = middle - (2.3 - 0.9 * wear.stamped) * radius
     top = y0 - (1.75 - 0.6 * wear.stamped) * radius
-    apply_ink(
-        picture, draw_stamp(dice, stamp, radius), round(left), round(top), dice.pick(_INKS), dice.uniform(0.55, 0.85)
-    )
+    pad = draw_stamp(dice, stamp, radius)
+    apply_ink(picture, pad, round(left), round(top), dice.pick(_STAMPS), dice.uniform(0.55, 0.85))
+
+
+def _write(dice: Dice, wear: Wear, picture: Picture, box: Box, text: str) -> None:
+    "Write digits into a blank, a little above or below the line."
+    x0, y0, x1, y1 = (value * wear.dpi / 72 for value in box)
+    digits = draw_digits(dice, text, round((y1 - y0) * dice.uniform(0.75, 0.95)))
+    left, top = (x0 + x1 - digits.shape[1]) / 2, y0 - dice.uniform(0.02, 0.2) * (y1 - y0)
+    apply_ink(picture, digits, round(left), round(top), dice.pick(_PENS), 0.92)
+
+
+def _by_hand(dice: Dice, wear: Wear, picture: Picture, mark: Mark, hand: Hand) -> None:
+    if mark.kind == "signature":
+        if wear.stamped:
+            _sign(dice, wear, picture, mark.box, hand.stamp)
+    elif text := hand.number if mark.kind == "number" else hand.day:
+        _write(dice, wear, picture, mark.box, text)
 
 
 def scan(
     pdf: bytes,
     level: ScanLevel,
     seed: int,
-    marks: Sequence[Mark] = (),  # where somebody signs
-    stamp: str = "KEPOLISIAN",  # the text of the stamp
+    marks: Sequence[Mark] = (),  # where somebody signs or fills in
+    hand: Hand = Hand(),  # what they add
 ) -> tuple[Scanned, ...]:
     "The pages of the PDF, printed, signed and scanned."
     wear, pages = draw_wear(Dice(seed, "wear"), level), []
@@ -234,8 +265,8 @@ def scan(
         for number, page in enumerate(document):
             dice = Dice(seed, "page", number)
             picture = np.ascontiguousarray(page.render(scale=wear.dpi / 72, rev_byteorder=True).to_numpy()[:, :, :3])
-            for mark in (mark for mark in marks if mark.page == number and mark.kind == "signature" and wear.stamped):
-                _sign(dice, wear, picture, mark.box, stamp)
+            for mark in (mark for mark in marks if mark.page == number):
+                _by_hand(dice, wear, picture, mark, hand)
             matrix = page_matrix(dice, wear, *page.get_size())
             worn = cv2.cvtColor(wear_page(dice, wear, picture, matrix), cv2.COLOR_RGB2BGR)
             encoded = cv2.imencode(".jpg", worn, [cv2.IMWRITE_JPEG_QUALITY, wear.jpeg])[1]

@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import Literal, TypeAlias
 
 import pymupdf_fonts
+from reportlab import rl_config
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
@@ -238,6 +239,9 @@ def paragraph(
         sheet.y += size * sheet.leading
 
 # %% ../../nbs/documents/06a_sheet.ipynb #8a0b5ff5
+rl_config.useA85 = 0
+
+
 def draw_emblem(
     canvas: Canvas,
     x: float,

@@ -13,21 +13,23 @@ from typing import Literal, TypeAlias, get_args
 
 import cv2
 import numpy as np
+import pypdfium2
 from PIL import Image
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 from tqdm import tqdm
 
 from ..core.canonical import Json, encode
+from ..core.errors import UsageError
 from ..core.files import atomic_writer
 from .dice import Dice
 from .fiction import LAYOUTS, Layout, fictitious
 from .letter import Result, result_json
-from .scan import Scanned, map_box, scan
+from .scan import Hand, Scanned, map_box, scan
 from .typeset import Drawn, typeset
 
 # %% auto #0
-__all__ = ['Level', 'LEVELS', 'Letter', 'make_letter', 'letters', 'write_letters']
+__all__ = ['Level', 'LEVELS', 'Letter', 'make_letter', 'pictures', 'letters', 'write_letters']
 
 # %% ../../nbs/documents/08_synthetic.ipynb #0d52da04
 Level: TypeAlias = Literal["digital", "clean", "medium", "hard"]
@@ -68,41 +70,77 @@ def _picture_pdf(pages: Sequence[Scanned], sizes: Sequence[tuple[float, float]])
     canvas.save()
     return file.getvalue()
 
+
+_NO_PEN = "a digital letter cannot be written on by pen; choose scan levels or leave pen out"
+
+
+def _hand(truth: Result) -> Hand:
+    header = truth.header
+    return Hand(
+        stamp=truth.satuan.kop[-1],
+        number=str(header.nomor_urut) if header.nomor_urut else None,
+        day=str(header.tanggal.day) if header.tanggal else None,
+    )
+
 # %% ../../nbs/documents/08_synthetic.ipynb #4cb65032
 def make_letter(
     seed: int,  # the same seed gives the same letter
     *,
     layout: Layout | None = None,  # drawn from the seed when nothing is said
     level: Level | None = None,
+    pen: bool = False,  # serial and day are written by hand, which only a scan can show
 ) -> Letter:
-    "One fictitious letter with its truth."
+    "One fictitious letter with its truth. UsageError for a digital letter with a pen."
     dice = Dice(seed, "choice")
-    drawn_layout, drawn_level = dice.pick(LAYOUTS), dice.pick(LEVELS)
+    drawn_layout, drawn_level = dice.pick(LAYOUTS), dice.pick(LEVELS[1:] if pen else LEVELS)
     layout, level = layout or drawn_layout, level or drawn_level
     truth = fictitious(seed, layout)
-    printed = typeset(truth, layout, seed)
+    if pen and level == "digital":
+        raise UsageError(_NO_PEN)
+    printed = typeset(truth, layout, seed, pen=pen)
     if level == "digital":
         return Letter(seed, layout, level, truth, printed.pdf, ".pdf", printed.pages, printed.drawn)
-    scans = scan(printed.pdf, level, seed, printed.marks, truth.satuan.kop[-1])
+    scans = scan(printed.pdf, level, seed, printed.marks, _hand(truth))
     boxes = tuple(replace(one, box=map_box(scans[one.page].matrix, one.box)) for one in printed.drawn)
     sizes = tuple((float(page.width), float(page.height)) for page in scans)
     single = len(scans) == 1 and dice.chance(0.6)
     data = _picture(scans[0]) if single else _picture_pdf(scans, printed.pages)
     return Letter(seed, layout, level, truth, data, ".png" if single else ".pdf", sizes, boxes)
 
-# %% ../../nbs/documents/08_synthetic.ipynb #3f7900c4
+# %% ../../nbs/documents/08_synthetic.ipynb #65bf932b
+def pictures(
+    letter: Letter,
+    scale: float = 1.0,  # pixels for each unit of the boxes
+) -> list[Image.Image]:
+    "The letter's pages."
+    if letter.suffix == ".png":
+        whole = Image.open(io.BytesIO(letter.data)).convert("RGB")
+        return [whole if scale == 1 else whole.resize((round(whole.width * scale), round(whole.height * scale)))]
+    with pypdfium2.PdfDocument(letter.data) as document:
+        unit = [width / page.get_width() for page, (width, _) in zip(document, letter.pages, strict=True)]
+        return [
+            page.render(scale=size * scale).to_pil().convert("RGB") for page, size in zip(document, unit, strict=True)
+        ]
+
+# %% ../../nbs/documents/08_synthetic.ipynb #7e632358
 def letters(
     n: int,  # how many, at most a million
     seed: int,
     *,
     levels: Sequence[Level] = LEVELS,
     layouts: Sequence[Layout] = LAYOUTS,
+    pen: bool = False,  # serial and day are written by hand
 ) -> Iterator[Letter]:
-    "A set of letters, one after the other."
-    for index in range(n):
-        level = levels[index % len(levels)]
-        layout = layouts[(index // len(levels) + index) % len(layouts)]
-        yield make_letter(seed * 1_000_000 + index, layout=layout, level=level)
+    "A set of letters, one after the other. UsageError for a number out of range, or a pen with digital letters."
+    if not 1 <= n <= 1_000_000:
+        raise UsageError(f"cannot make {n} letters; ask for 1 to 1000000")
+    if pen and "digital" in levels:
+        raise UsageError(_NO_PEN)
+    turns = ((levels[i % len(levels)], layouts[(i // len(levels) + i) % len(layouts)]) for i in range(n))
+    return (
+        make_letter(seed * 1_000_000 + index, layout=layout, level=level, pen=pen)
+        for index, (level, layout) in enumerate(turns)
+    )
 
 
 def _entry(name: str, letter: Letter) -> Json:
@@ -127,12 +165,12 @@ def write_letters(
     *,
     levels: Sequence[Level] = LEVELS,
     layouts: Sequence[Layout] = LAYOUTS,
+    pen: bool = False,  # serial and day are written by hand, which digital letters cannot show
     progress: bool = False,  # a bar on stderr
 ) -> list[Path]:  # the letters' files
     "Write a set of letters with their truth and a manifest; every file appears whole or not at all."
-    files = []
+    files, made = [], letters(n, seed, levels=levels, layouts=layouts, pen=pen)
     with atomic_writer(out / "manifest.jsonl") as manifest:
-        made = letters(n, seed, levels=levels, layouts=layouts)
         for index, letter in enumerate(tqdm(made, total=n, unit="letter", disable=not progress), start=1):
             file = out / f"{index:03}{letter.suffix}"
             for path, data in ((file, letter.data), (file.with_suffix(".json"), result_json(letter.truth))):
