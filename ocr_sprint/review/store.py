@@ -54,7 +54,7 @@ def _update(connection: Connection, known: Row[Any], columns: dict[str, Any], at
     changed = {**columns, "version": known.version + 1, "changed_at": at}
     connection.execute(database.jobs.update().where(database.jobs.c.seq == known.seq).values(**changed))
 
-# %% ../../nbs/review/05_store.ipynb #c4650215
+# %% ../../nbs/review/05_store.ipynb #4a869437
 def _select_jobs() -> Select[Any]:
     "Jobs with the hash of their current run."
     run = (database.runs.c.job_seq == database.jobs.c.seq) & (database.runs.c.run == database.jobs.c.run)
@@ -80,7 +80,7 @@ def _existing(connection: Connection, job_id: str) -> Job:
         raise NotFoundError(f"there is no job {job_id}")
     return job
 
-# %% ../../nbs/review/05_store.ipynb #6783279d
+# %% ../../nbs/review/05_store.ipynb #b9a3a91f
 PAGE_ROWS = 200
 
 
@@ -99,7 +99,7 @@ def _pages(
             return
         after = (rows[-1].created_at, rows[-1].job_id)
 
-# %% ../../nbs/review/05_store.ipynb #943510c3
+# %% ../../nbs/review/05_store.ipynb #11c59c6e
 def _locked(
     connection: Connection,
     job_id: str,
@@ -144,7 +144,7 @@ def _correct(
 def _text(value: Json) -> str:
     return encode(value).decode()
 
-# %% ../../nbs/review/05_store.ipynb #b9a3a91f
+# %% ../../nbs/review/05_store.ipynb #abd7f2cc
 Clock: TypeAlias = Callable[[], datetime.datetime]
 
 
@@ -154,7 +154,7 @@ def _utc_now() -> datetime.datetime:
 
 @dataclass(frozen=True)
 class StoreReader:
-    "What can be asked of a store."
+    "What can be asked of a store. Use it as a context manager, or `close` it."
 
     engine: Engine
     clock: Clock = _utc_now
@@ -187,9 +187,19 @@ class StoreReader:
             rows = connection.execute(query).all()
         return [Event(*row)._replace(old_value=decode(row.old_value), new_value=decode(row.new_value)) for row in rows]
 
-# %% ../../nbs/review/05_store.ipynb #4ee17399
+    def close(self) -> None:
+        "Close all connections."
+        self.engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+# %% ../../nbs/review/05_store.ipynb #4bf08695
 class Store(StoreReader):
-    "A store of jobs, corrections and approvals. Use it as a context manager, or `close` it."
+    "A store of jobs, corrections and approvals; every method is one transaction."
 
     def add_job(self, **job: Unpack[NewJob]) -> str:
         "Keep a processed document and give its job's id. A document that has a result already is left as it is."
@@ -231,17 +241,7 @@ class Store(StoreReader):
                 _update(connection, row, {"approved": True, "reviewed_by": by, "reviewed_at": at}, at)
             return _existing(connection, job_id)
 
-    def close(self) -> None:
-        "Close all connections."
-        self.engine.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-# %% ../../nbs/review/05_store.ipynb #11c59c6e
+# %% ../../nbs/review/05_store.ipynb #c3044f2a
 DEFAULT_STORE = "sqlite:///ocr_sprint.db"
 
 
