@@ -63,7 +63,7 @@ def statistics(
     store: StoreReader,
     top: int = 10,  # length of the two lists of fields
 ) -> Statistics:
-    "Count jobs, approvals, corrections and what cannot be trusted; reads every job, about a second for 30,000."
+    "Count jobs, approvals, corrections and what cannot be trusted; reads every job, about a second for 25,000."
     counts: Counter[str] = Counter()
     fields: Counter[str] = Counter()
     for sample, events in samples(store, Filters(approved_only=False)):
