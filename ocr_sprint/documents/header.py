@@ -39,13 +39,40 @@ def _pieces(found: Sequence[Line]) -> tuple[Piece, ...]:
     return tuple(piece for line in found for piece in line.pieces)
 
 # %% ../../nbs/documents/16_header.ipynb #c6e81c99
+_DEGREES = (
+    "S.H.", "S.I.K.", "S.Tr.K.", "S.T.K.", "S.E.", "S.Sos.", "S.Kom.", "S.Psi.", "S.Pd.", "S.Ag.", "S.I.P.", "S.IP.", "S.K.M.", "S.T.", "S.Kep.", "S.Si.",
+    "S.Farm.", "S.AP.", "S.Hum.", "S.Pd.I.", "S.H.I.", "M.H.", "M.Si.", "M.M.", "M.Pd.", "M.Kom.", "M.Psi.", "M.A.", "M.A.P.", "M.Han.", "M.Krim.", "M.Sc.",
+    "M.Hum.", "M.K.M.", "A.Md.", "A.Md.Kep.", "A.Md.Kom.", "A.Md.Keb.", "Sp.F.", "Ph.D.", "Ners",
+)  # fmt: skip
+_DEGREE_OF = {compact(degree): degree for degree in _DEGREES if degree != "S.IP."}
+
+
 def tidy_name(
     text: str,  # a name as printed or recognised
+    recognised: bool = False,  # whether it comes from OCR, so that degrees may be mended
 ) -> str:
-    "The name with single spaces, one space behind each comma, and no stray marks around it."
-    text = re.sub(r"\s*,\s*", ", ", " ".join(text.split()))
-    text = re.sub(r"\.\s*\.", ".", text)
-    return text.strip(" ,;:/|-_'‘’")
+    "The name with single spaces, one space behind each comma, no stray marks around it, and its degrees as they are written."
+    if recognised:
+        text = re.sub(r"\.\s?\.\s*", "., ", text)
+    name, *degrees = re.split(r"\s*,\s*", " ".join(text.split()))
+    if recognised:
+        name = _in_capitals(name)
+        degrees = [
+            _DEGREE_OF.get(compact(degree.translate(_NO_DIGITS)), degree) for degree in degrees if compact(degree)
+        ]
+    return ", ".join([name, *degrees]).strip(" ,;:/|-_'‘’")
+
+
+_NO_DIGITS = str.maketrans("015", "OIS")
+
+
+def _in_capitals(name: str) -> str:
+    "Names are set in capitals; a letter whose two forms look alike (s, o, u) is raised where most others are. Titles stay."
+    words = name.split()
+    body = "".join(word for word in words if "." not in word)
+    if sum(map(str.isupper, body)) * 2 < len(body):
+        return name
+    return " ".join(word if "." in word else word.upper() for word in words)
 
 # %% ../../nbs/documents/16_header.ipynb #3c25eeca
 _LETTERHEAD = re.compile(r"[A-Z][A-Z0-9 .,'/-]{5,}")
@@ -192,6 +219,7 @@ def _day_and_month(text: str, end: datetime.date) -> datetime.date | None:
 # %% ../../nbs/documents/16_header.ipynb #dce064cb
 def read_signature(
     sections: Sections,
+    recognised: bool,  # whether the text comes from OCR
 ) -> Iterator[Field]:
     "Office, name, rank and number of who signed."
     lines = [line for line in _below_date(sections["dikeluarkan"]) if len(compact(line.text)) > 2]
@@ -201,7 +229,7 @@ def read_signature(
     yield from _rank_and_number(lines[anchor:])
     start = _name_start(lines[:anchor])
     if name := lines[start:anchor]:
-        yield Field("penandatangan.nama", tidy_name(text_of(name)), _pieces(name))
+        yield Field("penandatangan.nama", tidy_name(text_of(name), recognised), _pieces(name))
     yield from _office(lines[:start])
 
 
@@ -212,7 +240,8 @@ def _name_start(lines: Sequence[Line]) -> int:
 
 
 def _below_date(lines: Sequence[Line]) -> Sequence[Line]:
-    dated = [index for index, line in enumerate(lines) if read_date(line.text)]
+    "The lines below *pada tanggal*, whose day may have been left for the pen."
+    dated = [i for i, line in enumerate(lines) if read_date(line.text) or begins_with(line.text, "PADATANGGAL")]
     return lines[dated[0] + 1 :] if dated else lines[1:]
 
 
@@ -315,5 +344,5 @@ def read_header(
     lists = list(read_lists(sections))
     yield from lists
     yield from read_term([field for field in lists if field.path.startswith("untuk")])
-    yield from read_signature(sections)
+    yield from read_signature(sections, recognised)
     yield from read_attachment(sections, recognised)

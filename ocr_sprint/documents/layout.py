@@ -14,6 +14,7 @@ import numpy as np
 
 from .ocr import ReadPage
 from .pages import Span
+from .spacing import without_specks
 
 # %% auto #0
 __all__ = ['Box', 'Piece', 'slant', 'level', 'Line', 'lines', 'words', 'joined', 'around', 'set_sheet', 'lay_out']
@@ -83,9 +84,12 @@ def _level(span: Span, page: int, angle: float) -> Piece:
 def level(
     page: ReadPage,  # a page that was read
 ) -> list[Piece]:
-    "The page's spans as pieces on level lines."
+    "The page's spans as pieces on level lines; recognised text without its specks."
     angle = slant(page.spans)
-    return [_level(span, page.number, angle) for span in page.spans]
+    pieces = [_level(span, page.number, angle) for span in page.spans]
+    if page.source == "ocr":
+        pieces = [replace(piece, text=without_specks(piece.text)) for piece in pieces]
+    return [piece for piece in pieces if piece.text]
 
 # %% ../../nbs/documents/13_layout.ipynb #48d00bc7
 @dataclass(frozen=True)

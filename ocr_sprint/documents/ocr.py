@@ -186,7 +186,7 @@ _ENGINES: dict[str, type[PaddleEngine] | type[RapidEngine] | type[TesseractEngin
 def engine(
     name: EngineName = "paddle",  # which one
 ) -> Engine:
-    "The engine of that name, loaded once in this process. Raises `UsageError` for an unknown name or a missing program."
+    "The engine of that name, loaded once in this process. Raises `UsageError` for a name or program that is not there."
     if name not in _ENGINES:
         raise UsageError(f"unknown engine {name!r}; choose one of {', '.join(_ENGINES)}")
     return _ENGINES[name]()

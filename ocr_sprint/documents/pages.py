@@ -114,6 +114,7 @@ Turn: TypeAlias = Literal[0, 90, 180, 270]
 class _Glyph:
     character: str
     box: tuple[float, float, float, float]  # left, top, right, bottom, in points from the upper left
+    supposed: bool = False  # a space that PDFium put between two strings
 
 
 def _shown(
@@ -139,30 +140,31 @@ def _glyphs(page: Any) -> Iterator[_Glyph]:
     for index in range(text.count_chars()):
         character = chr(pdfium.FPDFText_GetUnicode(text, index))
         if character not in "\r\n\x02\ufffe":
-            yield _Glyph(character, _shown(text.get_charbox(index, loose=True), turn, width, height))
+            box = _shown(text.get_charbox(index, loose=True), turn, width, height)
+            yield _Glyph(character, box, pdfium.FPDFText_IsGenerated(text, index) == 1)
     text.close()
 
 # %% ../../nbs/documents/10_pages.ipynb #0fb9b139
-def _joins(before: _Glyph, after: _Glyph) -> bool:
+def _joins(before: _Glyph, after: _Glyph, apart: bool) -> bool:
     (_, top, right, bottom), (left, next_top, _, next_bottom) = before.box, after.box
     size = max(bottom - top, 1.0)
     same_line = min(bottom, next_bottom) - max(top, next_top) > 0.5 * min(size, max(next_bottom - next_top, 1.0))
-    return same_line and -0.5 * size < left - right < 0.6 * size
+    return same_line and -0.5 * size < left - right < (0.35 if apart else 0.6) * size
 
 
 def _join(glyphs: Iterator[_Glyph], scale: float) -> Iterator[Span]:
     "Spans in page pixels; `scale` is pixels per point."
     run: list[_Glyph] = []
-    text = ""
+    text, apart = "", False
     for glyph in glyphs:
         if glyph.character.isspace():
-            text += " "
+            text, apart = f"{text} ", apart or glyph.supposed
             continue
-        if run and not _joins(run[-1], glyph):
+        if run and not _joins(run[-1], glyph, apart):
             yield _span(run, text, scale)
             run, text = [], ""
         run.append(glyph)
-        text += glyph.character
+        text, apart = text + glyph.character, False
     if run:
         yield _span(run, text, scale)
 

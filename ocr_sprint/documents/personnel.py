@@ -12,7 +12,7 @@ from dataclasses import replace
 from .header import Field, tidy_name
 from .identifiers import read_identifier
 from .layout import Line, Piece, joined, words
-from .ranks import read_rank
+from .ranks import leading_rank, read_rank
 from .sections import Sections, compact, cut
 from .tables import Table, read_tables
 
@@ -44,7 +44,7 @@ def _rank_fields(piece: Piece) -> Iterator[Field]:
 
 def _both_fields(piece: Piece) -> Iterator[Field]:
     "Rank and number from one cell: the number begins with its label or its first digit."
-    parts = list(words(piece))
+    parts = list(words(replace(piece, text=piece.text.replace("/", " / "))))
     start = next((i for i, word in enumerate(parts) if re.search(r"\d{2}|^N[RI]P", word.text)), len(parts))
     if parts[:start]:
         yield from _rank_fields(joined(parts[:start]))
@@ -52,8 +52,10 @@ def _both_fields(piece: Piece) -> Iterator[Field]:
         yield from _number_fields(joined(parts[start:]))
 
 # %% ../../nbs/documents/17_personnel.ipynb #51ffc5b0
-def _text_fields(name: str, piece: Piece) -> Iterator[Field]:
-    text = tidy_name(piece.text) if name == "nama" else piece.text.strip(" :|_")
+def _text_fields(name: str, piece: Piece, recognised: bool) -> Iterator[Field]:
+    text = tidy_name(re.sub(r"^\W*\d+\W*", "", piece.text), recognised) if name == "nama" else piece.text.strip(" :|_")
+    if recognised:
+        text = re.sub(r"(?<=[A-Za-z]{4})\.$", "", text)
     if text.strip("-–—. "):
         yield Field(name, text, (piece,))
 
@@ -65,13 +67,14 @@ def _count_fields(piece: Piece) -> Iterator[Field]:
 
 def person_fields(
     person: Person,
+    recognised: bool,  # whether the text comes from OCR
 ) -> list[Field]:
     "A person's fields, in the order of the schema, under their bare names."
     found: dict[str, Field] = {}
     readers = {"no": _count_fields, "pangkat": _rank_fields, "nrp": _number_fields, "pangkat_nrp": _both_fields}
     for name, piece in person.items():
         reader = readers.get(name)
-        for field in reader(piece) if reader else _text_fields(name, piece):
+        for field in reader(piece) if reader else _text_fields(name, piece, recognised):
             found.setdefault(field.path, field)
     order = ("no", "nama", "pangkat", "nrp", "jenis_id", "jabatan", "jabatan_sprin", "keterangan", "kelompok")
     return [found[name] for name in order if name in found]
@@ -174,10 +177,15 @@ def _number_span(flat: Sequence[Piece]) -> tuple[int, int] | None:
     return None
 
 # %% ../../nbs/documents/17_personnel.ipynb #e6dabaac
+_BALINESE = ("WAYAN", "MADE", "NYOMAN", "KETUT", "PUTU", "KADEK", "KOMANG", "GEDE", "GUSTI", "DEWA", "NENGAH", "GDE")
+
+
 def _rank_and_name(before: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
     "Rank and name in either order: a rank at the start (running line), else at the end (block)."
-    for count in range(min(6, len(before)), 0, -1):
-        if (reading := read_rank(" ".join(w.text for w in before[:count]))) and reading.exact and len(before) > count:
+    for count in range(min(6, len(before) - 1), 0, -1):
+        if before[count - 1].text == "I" and before[count].text in _BALINESE:
+            continue  # PENGDA + I WAYAN …, not PENGDA I + WAYAN …
+        if (reading := read_rank(" ".join(w.text for w in before[:count]))) and reading.exact:
             return list(before[:count]), list(before[count:])
     for count in range(min(6, len(before) - 1), 0, -1):
         if (reading := read_rank(" ".join(w.text for w in before[-count:]))) and reading.exact:
@@ -188,23 +196,49 @@ def _rank_and_name(before: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
     return [], list(before)
 
 # %% ../../nbs/documents/17_personnel.ipynb #9afacafa
+def _split(stretch: Sequence[Line]) -> list[list[Line]]:
+    "One stretch per NRP or NIP."
+    numbered = [index for index, line in enumerate(stretch) if read_identifier(line.text)]
+    starts = [0]
+    for index in numbered[1:]:
+        ranked = leading_rank(stretch[index].text)
+        block = ranked is not None and re.match(r"\W*(?:N[RI]P|\d)", ranked[1]) is not None
+        starts.append(max(index - 1 if block else index, starts[-1] + 1))
+    return [list(stretch[start:stop]) for start, stop in zip(starts, [*starts[1:], len(stretch)], strict=True)]
+
+# %% ../../nbs/documents/17_personnel.ipynb #34d0dc9d
+def _count_on(rows: Sequence[list[Field]]) -> list[list[Field]]:
+    "The rows with missing or misread running numbers set, where at least half of them count 1, 2, 3 …"
+    counts = [next((field for field in row if field.path == "no"), None) for row in rows]
+    right = sum(field is not None and field.value == index + 1 for index, field in enumerate(counts))
+    if 2 * right <= len(rows):
+        return list(rows)
+    mended = []
+    for index, (row, count) in enumerate(zip(rows, counts, strict=True)):
+        number = Field("no", index + 1, count.pieces if count else (), ("nomor_baris",))
+        rest = [field for field in row if field is not count]
+        mended.append(row if count and count.value == index + 1 else [number, *rest])
+    return mended
+
+# %% ../../nbs/documents/17_personnel.ipynb #19ae250f
 def read_personnel(
     document: Sequence[Line],  # all lines of the letter
     sections: Sections,
-) -> tuple[list[Field], list[Table]]:
-    "The fields `personel[i].…` of everybody named, and the tables that they came from."
+    recognised: bool,  # whether the text comes from OCR
+) -> list[Field]:
+    "The fields `personel[i].…` of everybody named."
     tables = read_tables(document, ends_table)
     people = [person for table in tables for person in _people_of(table)]
     if not people:
         people = list(_people_in_lines(sections["kepada"]))
-    found = []
-    for index, person in enumerate(people):
-        found += [replace(field, path=f"personel[{index}].{field.path}") for field in person_fields(person)]
-    return found, tables
+    rows = [person_fields(person, recognised) for person in people]
+    if recognised:
+        rows = _count_on(rows)
+    return [replace(field, path=f"personel[{i}].{field.path}") for i, row in enumerate(rows) for field in row]
 
 
 def _people_in_lines(lines: Sequence[Line]) -> Iterator[Person]:
-    for stretch in _stretches(lines) if lines else []:
+    for stretch in [part for whole in _stretches(lines) for part in _split(whole)] if lines else []:
         number, rest = _unnumbered(stretch)
         keyed = sum(_key_of(line) is not None for line in rest) >= 2
         person = _key_values(rest) if keyed else _anchored(rest)

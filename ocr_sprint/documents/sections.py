@@ -79,16 +79,18 @@ def cut(
     characters: int,  # how many of its text's characters go
 ) -> Line | None:
     "The line without its first characters and the colon behind them; nothing when no text is left."
-    left, kept = characters, []
+    left, kept = characters, list[Piece]()
     for piece in line.pieces:
-        if left >= len(piece.text):
-            left -= len(piece.text) + 1
-            continue
-        for word in words(piece) if left > 0 else [piece]:
+        if left <= 0:
+            kept.append(piece)
+        for word in words(piece) if left > 0 else ():
+            if 0 < left < len(word.text):
+                share = word.width * left / len(word.text)
+                word = replace(word, text=word.text[left:], left=word.left + share)
+                left = 0
             if left <= 0:
                 kept.append(word)
             left -= len(word.text) + 1
-        left = 0
     while kept and not compact(kept[0].text):
         kept.pop(0)
     if kept:

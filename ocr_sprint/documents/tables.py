@@ -52,8 +52,8 @@ def _index(place: float, edges: Sequence[float]) -> int:
 
 
 def _in_columns(piece: Piece, edges: Sequence[float]) -> Iterator[tuple[int, Piece]]:
-    "The piece under its column's index, cut between words where it reaches well over an edge."
-    slack = 0.8 * piece.height
+    "The piece under its column's index, cut between words where it reaches over an edge."
+    slack = 0.3 * piece.height
     crossed = [edge for edge in edges if piece.left + slack < edge < piece.right - slack]
     if not crossed:
         yield _index((piece.left + piece.right) / 2, edges), piece
@@ -94,11 +94,21 @@ def _anchors(cells: Sequence[Cell]) -> list[float]:
     if len(counts) < 0.5 * len(people):
         return people
     places = [place for _, place in counts]
-    for (number, place), (following, below) in pairwise(counts):
-        if following > number + 1:
-            between = [person for person in people if place < person < below]
-            places += between[1:] if len(between) > following - number - 1 else between
-    return sorted(places)
+    pitches = [float(np.median(np.diff(found))) for found in (places, people) if len(found) > 1]
+    reach = 0.6 * min(pitches, default=0.0)
+    extra = [person for person in people if min((abs(person - place) for place in places), default=np.inf) > reach]
+    return sorted([*places, *(person for person in extra if _is_uncounted(person, counts, people, reach))])
+
+
+def _is_uncounted(person: float, counts: Sequence[tuple[int, float]], people: Sequence[float], reach: float) -> bool:
+    "Whether a person stands in a row whose number was lost: the count skips there, or the row next to it has its own."
+    above = [count for count in counts if count[1] < person]
+    below = [count for count in counts if count[1] > person]
+    if above and below:
+        return below[0][0] > above[-1][0] + 1
+    nearest = above[-1][1] if above else below[0][1]
+    first, last = sorted((nearest, person))
+    return sum(first - reach < other < last + reach for other in people) > 1
 
 # %% ../../nbs/documents/14b_tables.ipynb #59c7b2e7
 def _white(pieces: Sequence[Piece], above: float, below: float) -> list[tuple[float, float]]:
@@ -195,6 +205,8 @@ def _rows(columns: Sequence[Column], body: Sequence[Line], group: Piece | None) 
     titles = [line for line in body if _is_group(line, body, frame)]
     cells = _cells([line for line in body if line not in titles], frame)
     places = _anchors(cells)
+    if not places:
+        return [], group
     ends = [_row_end(cells, titles, here, below) for here, below in zip(places, [*places[1:], np.inf], strict=True)]
     rows, taken = [], 0
     for place, start, end in zip(places, [-np.inf, *ends], ends, strict=False):

@@ -153,6 +153,16 @@ def command(
 # %% ../../nbs/tools/00_cli.ipynb #1518117e
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
+        "demo": ("ocr_sprint.tools.demo:demo", "Show the whole way from fictitious letters to a ground-truth corpus."),
+        "synth": (
+            "ocr_sprint.tools.synth:synth",
+            "Write fictitious letters with exact truth: NNN.pdf or NNN.png beside NNN.json.",
+        ),
+        "ingest": ("ocr_sprint.tools.ingest:ingest", "Read PDF and image files into jobs."),
+        "export_ground_truth": (
+            "ocr_sprint.tools.export_ground_truth:export_ground_truth",
+            "Export reviewed letters as ground-truth lines (JSON lines with twelve keys).",
+        ),
         "completion": (
             "ocr_sprint.tools.completion:completion",
             "Print a script that completes commands and flags in a shell.",
