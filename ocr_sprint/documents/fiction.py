@@ -16,6 +16,7 @@ from ocr_sprint.documents.letter import (
     Personel,
     Result,
     SubjectSource,
+    UnitLevel,
 )
 from .numbers import ROMAN, OrderNumber
 from .offices import Unit, draw_post, draw_unit
@@ -74,7 +75,7 @@ def _columns(dice: Dice, layout: Layout) -> tuple[bool, bool, bool]:
         return dice.chance(0.3), False, False
     return dice.chance(0.6), dice.chance(0.35), dice.chance(0.45)
 
-
+# %% ../../nbs/documents/05e_fiction.ipynb #e8d92780
 def draw_personel(
     dice: Dice,
     layout: Layout,
@@ -105,7 +106,7 @@ def draw_personel(
         )
     return tuple(rows)
 
-# %% ../../nbs/documents/05e_fiction.ipynb #170626d0
+# %% ../../nbs/documents/05e_fiction.ipynb #1783e0bd
 def draw_signer(
     dice: Dice,
     unit: Unit,
@@ -125,7 +126,7 @@ def draw_signer(
         nrp=None if rank.group == "Pati" and dice.chance(0.5) else person.nrp,
     )
 
-# %% ../../nbs/documents/05e_fiction.ipynb #5e09ed39
+# %% ../../nbs/documents/05e_fiction.ipynb #0ce46103
 def _subject(dice: Dice, subject: str) -> tuple[str, SubjectSource]:
     "The subject as printed, and where it is printed."
     source: SubjectSource = dice.pick(("tentang", "perihal", "pertimbangan", "pertimbangan"))
@@ -149,12 +150,21 @@ def _attachment(dice: Dice, layout: Layout, number: OrderNumber, date: datetime.
     return Lampiran(ada=True, nomor=printed, tanggal=date, judul=dice.pick(titles))
 
 
+_COPIED: dict[UnitLevel, tuple[str, ...]] = {
+    "mabes": ("Karorenmin", "Kasubbagsumda"),
+    "polda": ("Irwasda", "Kabidpropam"),
+    "satker": ("Kabagbinopsnal", "Kasubbagrenmin"),
+    "polres": ("Kabagops", "Kasiwas"),
+    "polsek": ("Kanitprovos", "Kasium"),
+}
+
+
 def _copies(dice: Dice, unit: Unit) -> tuple[str, ...]:
-    offices = [f"{above(unit)}", f"Kabagops {unit.name.title()}", f"Kasiwas {unit.name.title()}", "Arsip"]
-    end = dice.pick(("", "", "."))
+    own, end = unit.name.title(), dice.pick(("", "", "."))
+    offices = [above(unit), *(f"{office} {own}" for office in _COPIED[unit.level]), "Arsip"]
     return tuple(f"{office}{end}" for office in offices[: dice.between(2, 4)]) if dice.chance(0.7) else ()
 
-# %% ../../nbs/documents/05e_fiction.ipynb #bc170aab
+# %% ../../nbs/documents/05e_fiction.ipynb #9dd1ca39
 def fictitious(
     seed: int,  # the same seed and layout give the same letter for ever
     layout: Layout | None = None,  # drawn from the seed when nothing is said

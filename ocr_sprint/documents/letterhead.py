@@ -43,7 +43,7 @@ class Style:
     pen: bool  # serial and day are left to the pen
     roster: RosterStyle
 
-
+# %% ../../nbs/documents/06c_letterhead.ipynb #49cf6cf3
 def draw_style(
     dice: Dice,
     pen: bool = False,  # leave room for serial and day to be written by hand
@@ -70,7 +70,7 @@ def draw_style(
         roster=draw_roster_style(dice),
     )
 
-# %% ../../nbs/documents/06c_letterhead.ipynb #5b732375
+# %% ../../nbs/documents/06c_letterhead.ipynb #265a7ee4
 BLANK = " " * 8  # where a serial or a day was left out
 
 
@@ -83,7 +83,7 @@ def print_number(
     prefix, serial, *rest = number.split("/")
     return (" / " if spaced else "/").join((prefix, BLANK if pen else serial or BLANK, *rest))
 
-
+# %% ../../nbs/documents/06c_letterhead.ipynb #b70ffb8c
 def put_blank(
     sheet: Sheet,
     x: float,
@@ -99,7 +99,7 @@ def put_blank(
         start, room = text_width(before, run.font, run.size), text_width(BLANK, run.font, run.size)
         sheet.marks.append(Mark(kind, sheet.page, (left + start, top, left + start + room, bottom)))
 
-
+# %% ../../nbs/documents/06c_letterhead.ipynb #6399c283
 def draw_letterhead(
     sheet: Sheet,
     satuan: Satuan,
@@ -129,7 +129,7 @@ def _number_line(sheet: Sheet, style: Style, header: Header, width: float) -> No
     put_blank(sheet, start, number, *paths, kind="number")
     sheet.y += sheet.step
 
-
+# %% ../../nbs/documents/06c_letterhead.ipynb #7bec1ef5
 def draw_title(
     sheet: Sheet,
     style: Style,

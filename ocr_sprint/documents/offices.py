@@ -64,7 +64,7 @@ _SECTORS = words(
     ",",
 )
 
-
+# %% ../../nbs/documents/05c_offices.ipynb #c89475fa
 @dataclass(frozen=True)
 class Region:
     "A regional force's area."
@@ -84,7 +84,7 @@ def _region(line: str) -> Region:
 
 PLACES = tuple(map(_region, _PLACES.strip().splitlines()))
 
-# %% ../../nbs/documents/05c_offices.ipynb #34b992aa
+# %% ../../nbs/documents/05c_offices.ipynb #b680b0c7
 @dataclass(frozen=True)
 class Unit:
     "An issuing unit: its letterhead, where and by whom its orders are signed, and what its parts are called."
@@ -116,7 +116,7 @@ BIDPROPAM BIDHUMAS BIDKUM BIDTIK BIDDOKKES ROOPS ROSDM RORENA ROLOG SATBRIMOB
 """)
 _SECTOR_PARTS = words("UNIT RESKRIM, UNIT INTELKAM, UNIT SAMAPTA, UNIT BINMAS, UNIT LANTAS, SPKT, SIUM, SIHUMAS", ",")
 
-# %% ../../nbs/documents/05c_offices.ipynb #b680b0c7
+# %% ../../nbs/documents/05c_offices.ipynb #400e47f0
 def _place(region: Region) -> str:
     "The region as the second line of a letterhead says it."
     return region.name if region.name.startswith("DAERAH") else f"DAERAH {region.name}"
@@ -149,7 +149,7 @@ def _resort(dice: Dice) -> Unit:
         parts=_RESORT_PARTS,
     )
 
-# %% ../../nbs/documents/05c_offices.ipynb #400e47f0
+# %% ../../nbs/documents/05c_offices.ipynb #896786eb
 def _sector(dice: Dice) -> Unit:
     region = dice.pick(PLACES)
     town, title = _town(dice, region)
@@ -181,7 +181,7 @@ def _regional(dice: Dice) -> Unit:
         parts=_REGION_PARTS,
     )
 
-# %% ../../nbs/documents/05c_offices.ipynb #896786eb
+# %% ../../nbs/documents/05c_offices.ipynb #c6f69d34
 def _within(unit: str, parts: str) -> tuple[str, ...]:
     return tuple(f"{part} {unit}" for part in words(parts, "|"))
 
@@ -218,7 +218,7 @@ def _central(dice: Dice) -> Unit:
         parts=_within(short, "BAGRENMIN|BAGBINOPS|SUBDIT I|SUBDIT II|TAUD"),
     )
 
-# %% ../../nbs/documents/05c_offices.ipynb #c6f69d34
+# %% ../../nbs/documents/05c_offices.ipynb #53380456
 _KINDS = (_resort, _resort, _resort, _resort, _sector, _sector, _regional, _regional, _directorate, _central)
 
 
@@ -228,7 +228,7 @@ def draw_unit(
     "A unit of any level; resorts are the most frequent, as among real orders."
     return dice.pick(_KINDS)(dice)
 
-# %% ../../nbs/documents/05c_offices.ipynb #f6eae71a
+# %% ../../nbs/documents/05c_offices.ipynb #4c563261
 _POSTS = {
     "Pamen": "KABAG OPS | KABAG SDM | KAUR BINOPSNAL {part} | KASUBBAG DALOPS",
     "Pama": """

@@ -112,7 +112,7 @@ def draw_block(
         paragraph(sheet, spell(person.jabatan or "", f"{path}.jabatan"), start, width)
         sheet.y += sheet.step * 0.4
 
-
+# %% ../../nbs/documents/06b_roster.ipynb #a5b64341
 def _pairs(person: Personel, path: str, style: RosterStyle) -> Iterator[tuple[str, list[Word]]]:
     rank = spell(print_rank(person.pangkat or "", style), f"{path}.pangkat")
     number, kind = _number_words(person, path, style, label=False), person.jenis_id
@@ -145,7 +145,7 @@ def draw_keyvalue(
             paragraph(sheet, words, colon + sheet.size, sheet.right - colon - sheet.size)
         sheet.y += sheet.step * 0.4
 
-
+# %% ../../nbs/documents/06b_roster.ipynb #55d2deb1
 def draw_inline(
     sheet: Sheet,
     people: Sequence[Personel],
@@ -164,7 +164,7 @@ def draw_inline(
         paragraph(sheet, words, start, sheet.right - start)
         sheet.y += sheet.step * 0.2
 
-# %% ../../nbs/documents/06b_roster.ipynb #08afd748
+# %% ../../nbs/documents/06b_roster.ipynb #ea0b8bad
 Cell = list[list[Word]]
 
 
@@ -212,7 +212,13 @@ def make_table(
         tuple(headings.values()), tuple(name in ("no", "number", "rank", "both") for name in headings), tuple(rows)
     )
 
-# %% ../../nbs/documents/06b_roster.ipynb #3aac96b1
+# %% ../../nbs/documents/06b_roster.ipynb #3c1b0c10
+def _unbroken(line: Sequence[Word]) -> list[str]:
+    "The pieces of a line that stay together: words, or a number with its label."
+    words = [word.text for word in line]
+    return [" ".join(words)] if len(words) == 2 and words[1].isdigit() else words
+
+
 def fit_columns(
     table: Table,
     sheet: Sheet,
@@ -228,7 +234,7 @@ def fit_columns(
         for column in columns:
             words = [text_width(word, family.bold, size) for word in table.headings[column].split()]
             lines = [line for cell in bodies[column] for line in cell]
-            words += [text_width(word.text, family.regular, size) for line in lines for word in line]
+            words += [text_width(text, family.regular, size) for line in lines for text in _unbroken(line)]
             whole = [text_width(" ".join(word.text for word in line), family.regular, size) for line in lines]
             least[column] = max(words) + 2 * padding + 0.1
             natural[column] = max([*words, *whole]) + 2 * padding + 0.1
@@ -240,7 +246,7 @@ def fit_columns(
         return size, [value * width / sum(natural) for value in natural]
     return size, [low + (high - low) * spare / wanted for low, high in zip(least, natural, strict=True)]
 
-# %% ../../nbs/documents/06b_roster.ipynb #ea0b8bad
+# %% ../../nbs/documents/06b_roster.ipynb #b129e5b1
 @dataclass(frozen=True)
 class _Grid:
     "Where a table's columns stand, and how its rows are drawn."
@@ -288,7 +294,7 @@ class _Grid:
                 sheet.rule(self.edges[0], y, self.edges[-1], y)
         sheet.y = top + height
 
-# %% ../../nbs/documents/06b_roster.ipynb #5fdda605
+# %% ../../nbs/documents/06b_roster.ipynb #6c2174f9
 def draw_table(
     sheet: Sheet,
     table: Table,
@@ -322,7 +328,7 @@ def draw_table(
                 top()
         grid.draw(cells, font)
 
-# %% ../../nbs/documents/06b_roster.ipynb #b129e5b1
+# %% ../../nbs/documents/06b_roster.ipynb #1787bc89
 def draw_people(
     sheet: Sheet,
     people: Sequence[Personel],

@@ -43,7 +43,7 @@ class Wear:
     copied: bool = False  # a photocopy of the original was scanned
     stamped: float = 0  # how far the stamp is pushed over the text: 0 not stamped, 1 over the name
 
-
+# %% ../../nbs/documents/07b_scan.ipynb #e7ae1654
 def draw_wear(
     dice: Dice,
     level: ScanLevel,
@@ -95,7 +95,7 @@ def draw_wear(
         stamped=dice.uniform(0.5, 1),
     )
 
-# %% ../../nbs/documents/07b_scan.ipynb #1ef29aed
+# %% ../../nbs/documents/07b_scan.ipynb #cd49c122
 Matrix: TypeAlias = npt.NDArray[np.float64]
 
 
@@ -126,7 +126,7 @@ def map_box(
     (left, top), (right, bottom) = points.min(0), points.max(0)
     return float(left), float(top), float(right), float(bottom)
 
-# %% ../../nbs/documents/07b_scan.ipynb #625ac922
+# %% ../../nbs/documents/07b_scan.ipynb #35a836aa
 def _shade(dice: Dice, wear: Wear, height: int, width: int) -> npt.NDArray[np.float32]:
     "How bright the light falls on each pixel."
     y, x = np.mgrid[0:1:64j, 0:1:48j]
@@ -161,7 +161,7 @@ def _specks(dice: Dice, wear: Wear, picture: Picture) -> None:
         shade = dice.between(20, 130) if dice.chance(0.85) else 255
         cv2.circle(picture, middle, dice.between(6, 22), (shade,) * 3, -1, cv2.LINE_AA, shift=4)
 
-# %% ../../nbs/documents/07b_scan.ipynb #aa6b1396
+# %% ../../nbs/documents/07b_scan.ipynb #80dfb341
 def _photocopy(dice: Dice, picture: Picture) -> Picture:
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     threshold = dice.uniform(0.52, 0.68) * float(np.median(grey))
@@ -197,7 +197,7 @@ def wear_page(
     _specks(dice, wear, page)
     return _photocopy(dice, page) if wear.copied else page
 
-# %% ../../nbs/documents/07b_scan.ipynb #95754a4d
+# %% ../../nbs/documents/07b_scan.ipynb #8d8d0bee
 @dataclass(frozen=True)
 class Scanned:
     "A page as the scanner delivers it: JPEG data, size in pixels, and the matrix from points to pixels."
@@ -220,18 +220,18 @@ class Hand:
 _STAMPS = ((58, 42, 140), (40, 50, 120), (90, 40, 130), (60, 60, 150))
 _PENS = ((25, 25, 30), (20, 30, 110), (30, 45, 140))
 
-
+# %% ../../nbs/documents/07b_scan.ipynb #32a6cbdb
 def _sign(dice: Dice, wear: Wear, picture: Picture, box: Box, stamp: str) -> None:
     "Sign above the name, and stamp to the left of the signature."
     scale = wear.dpi / 72
     x0, y0, x1, _ = (value * scale for value in box)
     middle, width = (x0 + x1) / 2, round(dice.uniform(110, 150) * scale)
-    high = round(dice.uniform(48, 66) * scale)
+    high = round(dice.uniform(54, 72) * scale)
     signature = draw_signature(dice, width, high)
     apply_ink(picture, signature, round(middle - width * 0.5), round(y0 - high * 0.93), dice.pick(_PENS), 0.9)
-    radius = round(dice.uniform(44, 52) * scale)
-    left = middle - (2.3 - 0.9 * wear.stamped) * radius
-    top = y0 - (1.75 - 0.6 * wear.stamped) * radius
+    radius = round(dice.uniform(41, 50) * scale)
+    left = middle - (2.6 - 0.9 * wear.stamped) * radius
+    top = y0 - (32 - 20 * wear.stamped) * scale - radius
     pad = draw_stamp(dice, stamp, radius)
     apply_ink(picture, pad, round(left), round(top), dice.pick(_STAMPS), dice.uniform(0.55, 0.85))
 
@@ -251,7 +251,7 @@ def _by_hand(dice: Dice, wear: Wear, picture: Picture, mark: Mark, hand: Hand) -
     elif text := hand.number if mark.kind == "number" else hand.day:
         _write(dice, wear, picture, mark.box, text)
 
-
+# %% ../../nbs/documents/07b_scan.ipynb #b3850b6e
 def scan(
     pdf: bytes,
     level: ScanLevel,

@@ -20,7 +20,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 # %% auto #0
 __all__ = ['FAMILIES', 'Box', 'ASCENT', 'DESCENT', 'Family', 'load_font', 'text_width', 'Run', 'Stroke', 'Mark', 'Word', 'spell',
-           'wrap', 'Sheet', 'set_line', 'paragraph', 'draw_emblem', 'pdf_bytes']
+           'wrap', 'balance', 'Sheet', 'set_line', 'paragraph', 'draw_emblem', 'pdf_bytes']
 
 # %% ../../nbs/documents/06a_sheet.ipynb #da675b8b
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Run:
         width = text_width(self.text, self.font, self.size) + self.stretch * self.text.count(" ")
         return self.x, self.baseline - ASCENT * self.size, self.x + width, self.baseline + DESCENT * self.size
 
-
+# %% ../../nbs/documents/06a_sheet.ipynb #de76742f
 @dataclass(frozen=True)
 class Stroke:
     "A straight line."
@@ -105,7 +105,7 @@ class Mark:
     page: int
     box: Box
 
-# %% ../../nbs/documents/06a_sheet.ipynb #0e7a834c
+# %% ../../nbs/documents/06a_sheet.ipynb #3d88c570
 @dataclass(frozen=True)
 class Word:
     "A word and the fields that it shows."
@@ -141,7 +141,22 @@ def wrap(
             length = own
     return lines
 
-# %% ../../nbs/documents/06a_sheet.ipynb #f72caf53
+
+def balance(
+    words: Sequence[Word],
+    width: float,  # points, at most
+    font: str,
+    size: float,
+) -> list[list[Word]]:
+    "The words in as few lines as fit the width, all about equally long: how people break a title or an office."
+    count = len(wrap(words, width, font, size))
+    low, high = 0.0, width
+    while high - low > 1:
+        middle = (low + high) / 2
+        low, high = (low, middle) if len(wrap(words, middle, font, size)) <= count else (middle, high)
+    return wrap(words, high, font, size)
+
+# %% ../../nbs/documents/06a_sheet.ipynb #9d7183ae
 @dataclass
 class Sheet:
     "Pages of one size that are filled from top to bottom. All measures are points from the top left corner."
@@ -192,7 +207,7 @@ class Sheet:
         "Draw a straight line on this page."
         self.strokes.append(Stroke(self.page, (x0, y0), (x1, y1), width))
 
-# %% ../../nbs/documents/06a_sheet.ipynb #a3facc6d
+# %% ../../nbs/documents/06a_sheet.ipynb #096fea29
 def set_line(
     sheet: Sheet,
     line: Sequence[Word],
@@ -215,7 +230,7 @@ def set_line(
         x = run.box[2] + space + stretch
     return start, x - space - stretch
 
-
+# %% ../../nbs/documents/06a_sheet.ipynb #8a0b5ff5
 def paragraph(
     sheet: Sheet,
     words: Iterable[Word],
@@ -228,7 +243,7 @@ def paragraph(
 ) -> None:
     "Draw words in lines from the cursor on, over as many pages as it takes; the cursor ends below them."
     font, size = font or sheet.family.regular, size or sheet.size
-    lines = wrap(words, width, font, size)
+    lines = balance(list(words), width, font, size) if align == "center" else wrap(words, width, font, size)
     for index, line in enumerate(lines):
         sheet.need(size * sheet.leading)
         last = index == len(lines) - 1
@@ -238,7 +253,7 @@ def paragraph(
             sheet.rule(start, below, end, below, size / 16)
         sheet.y += size * sheet.leading
 
-# %% ../../nbs/documents/06a_sheet.ipynb #8a0b5ff5
+# %% ../../nbs/documents/06a_sheet.ipynb #730aa335
 rl_config.useA85 = 0
 
 
@@ -270,7 +285,7 @@ def draw_emblem(
         canvas.line(side * 1.5, -2, side * 3.6, 0)
     canvas.restoreState()
 
-
+# %% ../../nbs/documents/06a_sheet.ipynb #3d7ad96e
 def pdf_bytes(
     sheet: Sheet,
 ) -> bytes:

@@ -71,7 +71,7 @@ LOKASI, PAM RUTE, PAM PENGINAPAN, CADANGAN
 supervisi dan asistensi pengelolaan barang milik negara | KETUA TIM, ANGGOTA TIM, OPERATOR SIMAK | TIM A, TIM B
 """
 
-
+# %% ../../nbs/documents/05d_subjects.ipynb #f2f05bc0
 @dataclass(frozen=True)
 class Theme:
     "A kind of operation."
@@ -88,7 +88,7 @@ def _theme(entry: str) -> Theme:
 
 THEMES = tuple(map(_theme, _THEMES.split("\n\n")))
 
-# %% ../../nbs/documents/05d_subjects.ipynb #aae9d3dc
+# %% ../../nbs/documents/05d_subjects.ipynb #e252755e
 _LAWS = words(
     """Undang-Undang Nomor 2 Tahun 2002 tentang Kepolisian Negara Republik Indonesia | Undang-Undang Nomor 8 Tahun 1981
     tentang Hukum Acara Pidana | Peraturan Kapolri Nomor 7 Tahun 2012 tentang Tata Cara Penyelenggaraan Pelayanan,
@@ -125,7 +125,7 @@ def _papers(dice: Dice, unit: Unit, date: datetime.date, subject: str) -> list[s
         f"Surat Kepala Desa Nomor: 300/{serial}/{before.year} tanggal {printed} perihal permohonan bantuan pengamanan",
     ]
 
-
+# %% ../../nbs/documents/05d_subjects.ipynb #da213e84
 def draw_grounds(
     dice: Dice,
     unit: Unit,
@@ -138,7 +138,7 @@ def draw_grounds(
     last = dice.pick((".", ";"))
     return (*(f"{text};" for text in texts[:-1]), f"{texts[-1]}{last}")
 
-# %% ../../nbs/documents/05d_subjects.ipynb #00c2cd77
+# %% ../../nbs/documents/05d_subjects.ipynb #6d664463
 @dataclass(frozen=True)
 class Term:
     "When an order is in force, and the words that say so."

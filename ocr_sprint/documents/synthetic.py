@@ -142,7 +142,7 @@ def letters(
         for index, (level, layout) in enumerate(turns)
     )
 
-
+# %% ../../nbs/documents/08_synthetic.ipynb #9b8d40ee
 def _entry(name: str, letter: Letter) -> Json:
     boxes: list[Json] = [
         {"page": one.page, "box": [round(value, 2) for value in one.box], "text": one.text, "paths": list(one.paths)}

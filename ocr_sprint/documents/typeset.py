@@ -29,7 +29,7 @@ from .sheet import FAMILIES, Box, Mark, Sheet, Word, paragraph, pdf_bytes, spell
 from .subjects import print_date
 
 # %% auto #0
-__all__ = ['Lines', 'Drawn', 'Typeset', 'compose', 'typeset']
+__all__ = ['Drawn', 'Typeset', 'compose', 'typeset']
 
 # %% ../../nbs/documents/06d_typeset.ipynb #04faa768
 def _labelled(sheet: Sheet, style: Style, label: str) -> float:
@@ -54,7 +54,7 @@ def _items(sheet: Sheet, style: Style, label: str, items: Sequence[str], path: s
         paragraph(sheet, spell(item, f"{path}[{index}]"), start, sheet.right - start, style.align)
     sheet.y += 0.5 * sheet.step
 
-
+# %% ../../nbs/documents/06d_typeset.ipynb #af6ba39e
 def _considerations(sheet: Sheet, style: Style, result: Result) -> None:
     text, subject = result.pertimbangan or "", result.header.perihal or ""
     words = spell(text, "pertimbangan")
@@ -68,7 +68,7 @@ def _considerations(sheet: Sheet, style: Style, result: Result) -> None:
     paragraph(sheet, words, x, sheet.right - x, style.align)
     sheet.y += 0.5 * sheet.step
 
-
+# %% ../../nbs/documents/06d_typeset.ipynb #2d74a7b0
 def _body(sheet: Sheet, style: Style, result: Result, layout: Layout) -> None:
     if result.header.perihal_sumber == "perihal":
         x = _labelled(sheet, style, "Perihal")
@@ -93,11 +93,11 @@ def _body(sheet: Sheet, style: Style, result: Result, layout: Layout) -> None:
     sheet.need(sheet.step)
     paragraph(sheet, spell(style.done), sheet.left, sheet.right - sheet.left)
 
-# %% ../../nbs/documents/06d_typeset.ipynb #2d74a7b0
-Lines = Sequence[tuple[list[Word], bool]]  # words, and whether they are underlined
+# %% ../../nbs/documents/06d_typeset.ipynb #04bf0d0e
+_Lines = Sequence[tuple[list[Word], bool]]  # words, and whether they are underlined
 
 
-def _signature_lines(signer: Penandatangan, named: bool) -> tuple[Lines, Lines]:
+def _signature_lines(signer: Penandatangan, named: bool) -> tuple[_Lines, _Lines]:
     "What stands above and below the signature; without field paths where the block is printed a second time."
 
     def words(text: str | None, name: str) -> list[Word]:
@@ -110,7 +110,7 @@ def _signature_lines(signer: Penandatangan, named: bool) -> tuple[Lines, Lines]:
     number = spell("NRP") + words(signer.nrp, "nrp") if signer.nrp else []
     return above, [(words(signer.nama, "nama"), True), (rank + number, False)]
 
-
+# %% ../../nbs/documents/06d_typeset.ipynb #414467a9
 def _date(style: Style, header: Header, upper: bool = False) -> str:
     "The day of issue as printed; where the day is blank, month and year are those of the number."
     if header.tanggal and not style.pen:
@@ -131,19 +131,19 @@ def _dated(sheet: Sheet, style: Style, header: Header, x: float, named: bool) ->
         put_blank(sheet, colon + sheet.size, value, *(paths if named else ()), kind="day")
         sheet.y += sheet.step
 
-
+# %% ../../nbs/documents/06d_typeset.ipynb #03358e3b
 def _signature(sheet: Sheet, style: Style, result: Result, named: bool = True) -> None:
     x, width = sheet.left + 0.46 * (sheet.right - sheet.left), 0.54 * (sheet.right - sheet.left)
     above, below = _signature_lines(result.penandatangan, named)
     count = sum(len(wrap(words, width, sheet.family.bold, sheet.size)) for words, _ in (*above, *below))
-    sheet.need((count + 4) * sheet.step + 62)
+    sheet.need((count + 4) * sheet.step + 74)
     sheet.y += sheet.step
     _dated(sheet, style, result.header, x + 0.1 * width, named)
     sheet.rule(x, sheet.y + 2, x + width, sheet.y + 2)
     sheet.y += 0.5 * sheet.step
     for words, _ in above:
         paragraph(sheet, words, x, width, "center")
-    sheet.y += 52
+    sheet.y += 64
     name = (x, sheet.y, x + width, sheet.y + sheet.step)
     sheet.marks.append(Mark("signature", sheet.page, name))
     for words, underline in below:
@@ -161,7 +161,7 @@ def _copies(sheet: Sheet, result: Result) -> None:
         start = sheet.left + text_width("00. ", sheet.family.regular, sheet.size)
         paragraph(sheet, spell(office, f"tembusan[{index}]"), start, sheet.right - start)
 
-# %% ../../nbs/documents/06d_typeset.ipynb #04bf0d0e
+# %% ../../nbs/documents/06d_typeset.ipynb #25004a25
 def _issuer(satuan: Satuan) -> str:
     "The head of the unit as the attachment's heading names that office."
     name = satuan.nama or ""
@@ -192,7 +192,7 @@ def _attachment(sheet: Sheet, style: Style, result: Result, layout: Layout) -> N
     if style.signed_attachment:
         _signature(sheet, style, result, named=False)
 
-# %% ../../nbs/documents/06d_typeset.ipynb #03358e3b
+# %% ../../nbs/documents/06d_typeset.ipynb #7a85290d
 @dataclass(frozen=True)
 class Drawn:
     "A string on a page: its box in points from the top left corner, and the fields that it shows."
@@ -212,7 +212,7 @@ class Typeset:
     drawn: tuple[Drawn, ...]
     marks: tuple[Mark, ...]
 
-
+# %% ../../nbs/documents/06d_typeset.ipynb #223b8d1e
 def compose(
     result: Result,
     layout: Layout,
