@@ -5,6 +5,8 @@
 # %% ../../nbs/documents/10_pages.ipynb #cdff29ee
 from __future__ import annotations
 
+import math
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,12 +70,22 @@ class Page:
     spans: tuple[Span, ...]
 
 # %% ../../nbs/documents/10_pages.ipynb #8693f6ef
+def _grey(image: Image.Image) -> Image.Image:
+    "Eight bits per pixel. Transparent areas become paper; the lightest of finer levels does too."
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        levels = np.nan_to_num(np.asarray(image, dtype=np.float32)).clip(min=0)  # Pillow would clip them at 255
+        return Image.fromarray((levels * (255 / (levels.max() or 1))).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert("L")
+    image = image.convert("RGBA")
+    paper = Image.new("L", image.size, 255)
+    paper.paste(image.convert("L"), mask=image.getchannel("A"))
+    return paper
+
+
 def _shrink(image: Image.Image) -> Pixels:
-    "Grey levels at no more than the target size, transparent areas as paper."
-    if image.mode in ("RGBA", "LA", "P"):
-        paper = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(paper, image.convert("RGBA"))
-    image = image.convert("L")
+    "Grey levels at no more than the target size."
+    image = _grey(image)
     if max(image.size) > TARGET_LONG_SIDE:
         scale = TARGET_LONG_SIDE / max(image.size)
         size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
@@ -96,8 +108,11 @@ def _image_pages(path: Path) -> Iterator[Page]:
                     )
                 pixels = _shrink(ImageOps.exif_transpose(image))
                 yield Page(index + 1, pixels.shape[1], pixels.shape[0], pixels, ())
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-        raise DataError(f"{path.name}: the image cannot be decoded ({error}); is it complete?") from None
+    except DataError:
+        raise
+    except Exception as error:  # Pillow raises whatever its parsers stumble over, down to TypeError
+        reason = "its header is damaged" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
+        raise DataError(f"{path.name}: the image cannot be decoded ({reason}); is it complete?") from None
 
 
 def _check_page_count(path: Path, pages: int) -> None:
@@ -120,7 +135,7 @@ class _Glyph:
 def _shown(
     box: tuple[float, float, float, float], turn: int, width: float, height: float
 ) -> tuple[float, float, float, float]:
-    "A box in PDF space (origin lower left, page unturned) as it is shown; width and height are the shown page's."
+    "A box on the unturned page, origin lower left, as it is shown; width and height are the shown page's."
     left, bottom, right, top = box
     return {
         0: (left, height - top, right, height - bottom),
@@ -129,22 +144,36 @@ def _shown(
         270: (width - top, height - right, width - bottom, height - left),
     }[turn]
 
-# %% ../../nbs/documents/10_pages.ipynb #89bf7075
+# %% ../../nbs/documents/10_pages.ipynb #45fe7b90
+_HYPHEN = 2  # what PDFium says for a hyphen at the end of a line
+
+
+def _character(code: int) -> str:
+    "As text; empty for what only steers the setting of text."
+    character = "-" if code == _HYPHEN else chr(code)
+    if character in "\r\n\ufffe" or unicodedata.category(character) == "Cf":
+        return ""
+    return character if character.isspace() or character.isprintable() else "\ufffd"
+
+
 def _glyphs(page: Any) -> Iterator[_Glyph]:
-    "The page's characters in reading order of the file. Spaces stay: they tell words apart."
+    "The page's visible characters in reading order of the file. Spaces stay: they tell words apart."
     import pypdfium2.raw as pdfium
 
-    width, height = page.get_size()
-    turn = page.get_rotation()
+    unseen = pdfium.FPDF_TEXTRENDERMODE_INVISIBLE, pdfium.FPDF_TEXTRENDERMODE_CLIP
+    (width, height), turn, (x, y, _, _) = page.get_size(), page.get_rotation(), page.get_bbox()
     text = page.get_textpage()
     for index in range(text.count_chars()):
-        character = chr(pdfium.FPDFText_GetUnicode(text, index))
-        if character not in "\r\n\x02\ufffe":
-            box = _shown(text.get_charbox(index, loose=True), turn, width, height)
-            yield _Glyph(character, box, pdfium.FPDFText_IsGenerated(text, index) == 1)
+        character = _character(pdfium.FPDFText_GetUnicode(text, index))
+        drawn = pdfium.FPDFTextObj_GetTextRenderMode(pdfium.FPDFText_GetTextObject(text, index)) not in unseen
+        if character and drawn:
+            left, bottom, right, top = text.get_charbox(index, loose=True)
+            box = _shown((left - x, bottom - y, right - x, top - y), turn, width, height)
+            if 0 < box[0] + box[2] < 2 * width and 0 < box[1] + box[3] < 2 * height:
+                yield _Glyph(character, box, pdfium.FPDFText_IsGenerated(text, index) == 1)
     text.close()
 
-# %% ../../nbs/documents/10_pages.ipynb #0fb9b139
+# %% ../../nbs/documents/10_pages.ipynb #b8d17415
 def _joins(before: _Glyph, after: _Glyph, apart: bool) -> bool:
     (_, top, right, bottom), (left, next_top, _, next_bottom) = before.box, after.box
     size = max(bottom - top, 1.0)
@@ -175,29 +204,31 @@ def _span(run: list[_Glyph], text: str, scale: float) -> Span:
         " ".join(text.split()), (min(lefts) * scale, min(tops) * scale, max(rights) * scale, max(bottoms) * scale)
     )
 
-# %% ../../nbs/documents/10_pages.ipynb #b8d17415
+# %% ../../nbs/documents/10_pages.ipynb #78208e66
 _MIN_CHARACTERS = 30
 
 
 def _plausible(spans: list[Span]) -> bool:
-    "Enough text, nearly all of it in Latin letters, digits and usual punctuation."
+    "Enough text in words, nearly all of it in usual characters, with a language's share of letters and vowels."
     text = "".join(span.text for span in spans)
     usual = sum(character.isascii() or character in "°–—’‘“”•§½é" for character in text)
-    return len(text) >= _MIN_CHARACTERS and usual >= 0.97 * len(text)
+    letters = [character for character in text.upper() if character.isalpha()]
+    vowels = sum(letter in "AEIOU" for letter in letters)
+    readable = len(letters) >= 0.4 * len(text) and vowels >= 0.28 * len(letters)
+    return len(text) >= max(_MIN_CHARACTERS, 2 * len(spans)) and usual >= 0.97 * len(text) and readable
 
 
 def _is_picture(page: Any) -> bool:
-    "Whether one image covers most of the page."
+    "Whether images cover most of the page; scanners also cut a page into strips."
     import pypdfium2.raw as pdfium
 
     width, height = page.get_size()
-    for item in page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_IMAGE], max_depth=3):
-        left, bottom, right, top = item.get_bounds()
-        if (right - left) * (top - bottom) > 0.6 * width * height:
-            return True
-    return False
+    images = page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_IMAGE], max_depth=3)
+    bounds = (image.get_bounds() for image in images)
+    covered = sum((right - left) * (top - bottom) for left, bottom, right, top in bounds)
+    return bool(covered > 0.6 * width * height)
 
-# %% ../../nbs/documents/10_pages.ipynb #78208e66
+# %% ../../nbs/documents/10_pages.ipynb #804d4519
 def _scale(page: Any) -> float:
     "Pixels per point: the target resolution, or less for a page larger than folio."
     width, height = page.get_size()
@@ -213,7 +244,7 @@ def _draw(page: Any) -> Pixels:
 
 def _pdf_page(page: Any, number: int) -> Page:
     scale = _scale(page)
-    width, height = (max(round(side * scale), 1) for side in page.get_size())
+    width, height = (math.ceil(side * scale) for side in page.get_size())  # as PDFium's bitmap has it
     if not _is_picture(page):
         spans = list(_join(_glyphs(page), scale))
         if _plausible(spans):
@@ -221,7 +252,7 @@ def _pdf_page(page: Any, number: int) -> Page:
     pixels = _draw(page)
     return Page(number, pixels.shape[1], pixels.shape[0], pixels, ())
 
-# %% ../../nbs/documents/10_pages.ipynb #d6fe6192
+# %% ../../nbs/documents/10_pages.ipynb #efc12642
 @contextmanager
 def _pdf(path: Path) -> Iterator[Any]:
     "An open PDF, or a `DataError` that says why it cannot be."
@@ -251,7 +282,7 @@ def _pdf_pages(path: Path) -> Iterator[Page]:
             except pdfium.PdfiumError as error:
                 raise DataError(f"{path.name}: page {index + 1} cannot be drawn ({error})") from None
 
-# %% ../../nbs/documents/10_pages.ipynb #045ca5c4
+# %% ../../nbs/documents/10_pages.ipynb #dc361683
 SourceKind: TypeAlias = Literal["pdf", "image"]
 _IMAGE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"BM", b"RIFF")
 
@@ -270,7 +301,7 @@ def source_kind(
         return "image"
     raise DataError(f"{path.name}: neither a PDF nor an image (PNG, JPEG, TIFF, BMP, WebP)")
 
-# %% ../../nbs/documents/10_pages.ipynb #be90e692
+# %% ../../nbs/documents/10_pages.ipynb #b66a073c
 def read_pages(
     path: Path,  # a PDF or image file
 ) -> Iterator[Page]:

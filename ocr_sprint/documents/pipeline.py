@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..core.canonical import Json
 from ..core.errors import DataError, UsageError
 from ..core.files import file_sha256
+from ..core.outcomes import Outcome
 from ..core.work import work
 from .extract import Extraction, extract
 from .letter import result_data
@@ -70,7 +72,10 @@ def process(
     path: Path,  # a PDF or image file
     name: EngineName = "paddle",  # the OCR engine for pages without text of their own
 ) -> Processed:
-    "Read one document. What is wrong with the file becomes the result's `error`; only a fault of the machine is raised."
+    """Read one document. What is wrong with its content becomes the result's `error`.
+
+    Raises `DataError` for a file that cannot be opened and `UsageError` for an engine that is not there.
+    """
     digest = file_sha256(path)
     kind: SourceKind = "pdf" if path.suffix.lower() == ".pdf" else "image"
     try:
@@ -99,15 +104,16 @@ DOCUMENT_SUFFIXES = frozenset({".pdf", ".png", ".jpg", ".jpeg", ".tif", ".tiff",
 def find_documents(
     paths: Sequence[Path],  # files and folders
 ) -> list[Path]:
-    "The documents that the paths name, each once. Raises `UsageError` for a path that does not exist."
+    "The documents that the paths name, each once. Raises `UsageError` for a path that is neither a file nor a folder."
     found: dict[Path, None] = {}
     for path in paths:
-        if not path.exists():
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in DOCUMENT_SUFFIXES and p.is_file())
+            found.update(dict.fromkeys(inside))
+        elif path.is_file():
+            found[path] = None
+        else:
             raise UsageError(f"{path}: no such file or folder")
-        inside = (
-            sorted(p for p in path.rglob("*") if p.suffix.lower() in DOCUMENT_SUFFIXES) if path.is_dir() else [path]
-        )
-        found.update(dict.fromkeys(p for p in inside if p.is_file()))
     return list(found)
 
 # %% ../../nbs/documents/21_pipeline.ipynb #a810b1f0
@@ -144,7 +150,7 @@ class Ingested:
 
     path: Path
     job_id: str | None  # None when the file could not even be opened
-    known: bool
+    known: bool  # the store had it, or the run met the same content before
     error: str | None
     review_flags: tuple[str, ...] = ()
 
@@ -159,25 +165,37 @@ def ingest(
     progress: bool | None = None,  # a bar on the standard error; None: in a terminal or notebook
 ) -> Iterator[Ingested]:
     "Process documents and keep them as jobs, one after the other as they are done, in the order of the files."
-    documents = find_documents(paths)
-    fresh: dict[str, Path] = {}
-    for path in documents:
-        digest = file_sha256(path)
-        job = store.find_document(digest)
-        if (job and job.error is None) or digest in fresh:
-            yield Ingested(path, job.job_id if job else None, known=True, error=None)
-        else:
-            fresh[digest] = path
-    read = partial(process, name=name)
-    new = list(fresh.values())
-    for outcome in work(read, new, processes=processes, client=client, progress=progress, describe="letters"):
-        yield _kept(outcome.item, outcome.value, str(outcome.error), store)
+    digests = {path: _digest(path) for path in find_documents(paths)}
+    fresh: dict[str, Path] = {}  # the first file of each content that the store lacks
+    for path, digest in digests.items():
+        if isinstance(digest, str) and ((job := store.find_document(digest)) is None or job.error):
+            fresh.setdefault(digest, path)
+    new, read = list(fresh.values()), partial(process, name=name)
+    with closing(work(read, new, processes=processes, client=client, progress=progress, describe="letters")) as done:
+        for path, digest in digests.items():
+            if isinstance(digest, DataError):
+                yield Ingested(path, None, known=False, error=str(digest))
+            elif fresh.get(digest) == path:
+                yield _kept(next(done), digest, store)
+            else:
+                job = store.find_document(digest)
+                yield Ingested(path, job.job_id if job else None, known=True, error=job.error if job else None)
 
 
-def _kept(path: Path, done: Processed | None, failure: str, store: JobStore) -> Ingested:
+def _digest(path: Path) -> str | DataError:
+    try:
+        return file_sha256(path)
+    except DataError as error:
+        return error
+
+
+def _kept(outcome: Outcome[Path, Processed], digest: str, store: JobStore) -> Ingested:
     "Put a processed document into the store; a worker that died leaves a failed job behind."
+    path, done = outcome.item, outcome.value
+    if outcome.error and outcome.error.kind == "UsageError":
+        raise UsageError(outcome.error.message)
     if done is None:
         kind: SourceKind = "pdf" if path.suffix.lower() == ".pdf" else "image"
-        error = f"{path.name}: the pipeline failed ({failure})"
-        done = Processed(path.name, kind, file_sha256(path), 0, "", None, None, {}, {}, (), None, error)
+        error = f"{path.name}: the pipeline failed ({outcome.error})"
+        done = Processed(path.name, kind, digest, 0, "", None, None, {}, {}, (), None, error)
     return Ingested(path, store.add_job(**vars(done)), known=False, error=done.error, review_flags=done.review_flags)
