@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,8 +119,6 @@ def _image_pages(path: Path) -> Iterator[Page]:
 def _check_page_count(path: Path, pages: int) -> None:
     if pages > MAX_PAGES:
         raise DataError(f"{path.name}: {pages} pages, more than {MAX_PAGES}; split the file")
-    if pages == 0:
-        raise DataError(f"{path.name}: the document has no pages")
 
 # %% ../../nbs/documents/10_pages.ipynb #a3f655c9
 Turn: TypeAlias = Literal[0, 90, 180, 270]
@@ -253,6 +252,11 @@ def _pdf_page(page: Any, number: int) -> Page:
     return Page(number, pixels.shape[1], pixels.shape[0], pixels, ())
 
 # %% ../../nbs/documents/10_pages.ipynb #efc12642
+def _mentions_encryption(path: Path) -> bool:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.find(b"/Encrypt") >= 0
+
+
 @contextmanager
 def _pdf(path: Path) -> Iterator[Any]:
     "An open PDF, or a `DataError` that says why it cannot be."
@@ -261,7 +265,8 @@ def _pdf(path: Path) -> Iterator[Any]:
     try:
         document = pdfium.PdfDocument(path)
     except pdfium.PdfiumError as error:
-        reason = "it is encrypted; remove the password" if "assword" in str(error) else "it is damaged or cut short"
+        locked = "assword" in str(error) and _mentions_encryption(path)  # PDFium may name an earlier file's error
+        reason = "it is encrypted; remove the password" if locked else "it is damaged, cut short or without pages"
         raise DataError(f"{path.name}: the PDF cannot be opened: {reason}") from None
     try:
         _check_page_count(path, len(document))
