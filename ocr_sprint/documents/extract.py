@@ -32,10 +32,8 @@ def assemble(
     "The result that the fields make; what nobody found is null or empty."
     tree: dict[str, Any] = {}
     for field in found:
-        steps: list[str | int] = [
-            int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", field.path)
-        ]
-        _plant(tree, steps, field.value)
+        steps = re.findall(r"[^.\[\]]+", field.path)
+        _plant(tree, [int(step) if step.isdigit() else step for step in steps], field.value)
     return parse_result(tree)
 
 
@@ -55,9 +53,9 @@ def _plant(tree: Any, steps: list[str | int], value: Any) -> None:
 def evidence(
     found: Iterable[Field],
 ) -> dict[str, Json]:
-    "Per field path, one entry for each page that shows it: `page`, `box` (left, top, right, bottom in page pixels), `words`."
+    "For each field and page that shows it: `page`, `box` (left, top, right, bottom in page pixels), `words`."
     return {
-        field.path: [_place(page, list(group)) for page, group in groupby(field.pieces, lambda p: p.page)]
+        field.path: [_place(page, list(group)) for page, group in groupby(field.pieces, lambda piece: piece.page)]
         for field in found
         if field.pieces
     }

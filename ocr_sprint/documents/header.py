@@ -9,11 +9,12 @@ import datetime
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .identifiers import read_identifier
 from .layout import Line, Piece
 from .numbers import read_date, read_month, read_order_number, reconcile
-from .ranks import leading_rank, read_rank
+from .ranks import leading_rank
 from .sections import Sections, begins_with, compact, cut, items, read_title, text_of
 from .units import read_letterhead
 
@@ -40,26 +41,26 @@ def _pieces(found: Sequence[Line]) -> tuple[Piece, ...]:
 
 # %% ../../nbs/documents/16_header.ipynb #c6e81c99
 _DEGREES = (
-    "S.H.", "S.I.K.", "S.Tr.K.", "S.T.K.", "S.E.", "S.Sos.", "S.Kom.", "S.Psi.", "S.Pd.", "S.Ag.", "S.I.P.", "S.IP.", "S.K.M.", "S.T.", "S.Kep.", "S.Si.",
-    "S.Farm.", "S.AP.", "S.Hum.", "S.Pd.I.", "S.H.I.", "M.H.", "M.Si.", "M.M.", "M.Pd.", "M.Kom.", "M.Psi.", "M.A.", "M.A.P.", "M.Han.", "M.Krim.", "M.Sc.",
-    "M.Hum.", "M.K.M.", "A.Md.", "A.Md.Kep.", "A.Md.Kom.", "A.Md.Keb.", "Sp.F.", "Ph.D.", "Ners",
+    "S.H.", "S.I.K.", "S.Tr.K.", "S.T.K.", "S.E.", "S.Sos.", "S.Kom.", "S.Psi.", "S.Pd.", "S.Ag.", "S.I.P.", "S.K.M.",
+    "S.T.", "S.Kep.", "S.Si.", "S.Farm.", "S.AP.", "S.Hum.", "S.Pd.I.", "S.H.I.", "M.H.", "M.Si.", "M.M.", "M.Pd.",
+    "M.Kom.", "M.Psi.", "M.A.", "M.A.P.", "M.Han.", "M.Krim.", "M.Sc.", "M.Hum.", "M.K.M.", "A.Md.", "A.Md.Kep.",
+    "A.Md.Kom.", "A.Md.Keb.", "Sp.F.", "Ph.D.", "Ners",
 )  # fmt: skip
-_DEGREE_OF = {compact(degree): degree for degree in _DEGREES if degree != "S.IP."}
+_DEGREE_OF = {compact(degree): degree for degree in _DEGREES}
 
 
 def tidy_name(
     text: str,  # a name as printed or recognised
     recognised: bool = False,  # whether it comes from OCR, so that degrees may be mended
 ) -> str:
-    "The name with single spaces, one space behind each comma, no stray marks around it, and its degrees as they are written."
+    "The name with single spaces, a space behind each comma, no stray marks around it, and its degrees as written."
     if recognised:
         text = re.sub(r"\.\s?\.\s*", "., ", text)
     name, *degrees = re.split(r"\s*,\s*", " ".join(text.split()))
     if recognised:
         name = _in_capitals(name)
-        degrees = [
-            _DEGREE_OF.get(compact(degree.translate(_NO_DIGITS)), degree) for degree in degrees if compact(degree)
-        ]
+        letters = [compact(degree.translate(_NO_DIGITS)) for degree in degrees]
+        degrees = [_DEGREE_OF.get(found, degree) for found, degree in zip(letters, degrees, strict=True) if found]
     return ", ".join([name, *degrees]).strip(" ,;:/|-_'‘’")
 
 
@@ -67,7 +68,7 @@ _NO_DIGITS = str.maketrans("015", "OIS")
 
 
 def _in_capitals(name: str) -> str:
-    "Names are set in capitals; a letter whose two forms look alike (s, o, u) is raised where most others are. Titles stay."
+    "A name set in capitals, with the letters raised whose two forms look alike (s, o, u). Titles stay."
     words = name.split()
     body = "".join(word for word in words if "." not in word)
     if sum(map(str.isupper, body)) * 2 < len(body):
@@ -136,14 +137,9 @@ def read_number(
             continue
         repaired = reconcile(number, date) if date and recognised else number
         repairs = ("romawi",) if repaired != number else ()
-        parts = {
-            "nomor_urut": repaired.serial,
-            "bulan_romawi": repaired.month,
-            "kode_klasifikasi": repaired.archive,
-            "tahun": repaired.year,
-        }
         yield Field("header.nomor_sprint", str(repaired), line.pieces, repairs)
-        for name, value in parts.items():
+        names = ("nomor_urut", "bulan_romawi", "kode_klasifikasi", "tahun")
+        for name, value in zip(names, (repaired.serial, repaired.month, repaired.archive, repaired.year), strict=True):
             if value is not None:
                 yield Field(f"header.{name}", value, line.pieces, repairs if name == "bulan_romawi" else ())
         return
@@ -223,7 +219,7 @@ def read_signature(
 ) -> Iterator[Field]:
     "Office, name, rank and number of who signed."
     lines = [line for line in _below_date(sections["dikeluarkan"]) if len(compact(line.text)) > 2]
-    anchor = next((index for index, line in enumerate(lines) if leading_rank(_no_digits(line.text))), None)
+    anchor = next((index for index in range(len(lines)) if leading_rank(_rank_text(lines[index:]))), None)
     if anchor is None:
         return
     yield from _rank_and_number(lines[anchor:])
@@ -234,7 +230,11 @@ def read_signature(
 
 
 def _name_start(lines: Sequence[Line]) -> int:
-    "Where the name begins above the rank: one line up, two when degrees wrapped behind a comma."
+    "Where the name begins above the rank: below the room for the signature, else one line up, two behind a comma."
+    gaps = [(below.middle - above.middle, index + 1) for index, (above, below) in enumerate(pairwise(lines))]
+    widest, start = max(gaps, default=(0.0, 0))
+    if lines and widest > 2.5 * lines[-1].height:
+        return start
     wrapped = len(lines) > 1 and lines[-2].text.rstrip().endswith(",")
     return max(len(lines) - 1 - wrapped, 0)
 
@@ -245,19 +245,17 @@ def _below_date(lines: Sequence[Line]) -> Sequence[Line]:
     return lines[dated[0] + 1 :] if dated else lines[1:]
 
 
-def _no_digits(text: str) -> str:
-    "The text up to its number: `AJUN KOMISARIS POLISI NRP 8…` without the number's label."
-    return re.split(r"\bN[RI]P\b|\d", text)[0]
+def _rank_text(lines: Sequence[Line]) -> str:
+    "The text up to its number: `AJUN KOMISARIS POLISI NRP 8…` without the number and its label; it may wrap once."
+    return re.split(r"\bN[RI]P\b|\d", text_of(lines[:2]))[0]
 
 # %% ../../nbs/documents/16_header.ipynb #35396a29
 def _rank_and_number(lines: Sequence[Line]) -> Iterator[Field]:
-    "From the line with the rank; the number may have wrapped to the next."
-    text = _no_digits(lines[0].text)
-    if reading := read_rank(text):
-        yield Field("penandatangan.pangkat", reading.rank.short, lines[0].pieces, () if reading.exact else ("pangkat",))
-    behind = (lines[0].text[len(text) :], lines[0]), *((line.text, line) for line in lines[1:2])
-    for rest, line in behind:
-        if number := read_identifier(rest):
+    "From the lines that begin with the rank; the number stands behind it."
+    if found := leading_rank(_rank_text(lines)):
+        yield Field("penandatangan.pangkat", found[0].rank.short, _pieces(lines[:1]))
+    for line in lines[:3]:
+        if number := read_identifier(line.text):
             yield Field("penandatangan.nrp", number.value, line.pieces, ("huruf_ke_angka",) if number.repaired else ())
             return
 
@@ -266,7 +264,7 @@ _FOR = re.compile(r"^\s*a\s?[.,]?\s?n\s?[.,]\s*", re.IGNORECASE)
 
 
 def _office(lines: Sequence[Line]) -> Iterator[Field]:
-    "The office that signed, and the one it signed for. The first line behind *a.n.* that starts a new office divides them."
+    "The office that signed, and the one it signed for: the first line that starts an office divides them."
     if not lines:
         return
     if not (found := _FOR.match(lines[0].text)):
@@ -281,8 +279,8 @@ def _office(lines: Sequence[Line]) -> Iterator[Field]:
 
 # %% ../../nbs/documents/16_header.ipynb #0a2f50bb
 _OFFICES = (
-    "WAKIL", "WAKA", "WADIR", "KEPALA", "KABAG", "KASAT", "KASI", "KASUB", "KARO", "KABID", "KAUR", "KANIT", "KASET", "KA ",
-    "DIR", "KOORDINATOR", "SEKRETARIS", "IRWAS", "IRBID", "DAN", "PLH", "PLT", "PS.", "U.B",
+    "WAKIL", "WAKA", "WADIR", "KEPALA", "KABAG", "KASAT", "KASI", "KASUB", "KARO", "KABID", "KAUR", "KANIT", "KASET",
+    "KA ", "DIR", "KOORDINATOR", "SEKRETARIS", "IRWAS", "IRBID", "DAN", "PLH", "PLT", "PS.", "U.B",
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from .tables import Table, read_tables
 __all__ = ['Person', 'person_fields', 'ends_table', 'read_personnel']
 
 # %% ../../nbs/documents/17_personnel.ipynb #63c2b930
+_KIND_OF_LENGTH = {8: "NRP", 18: "NIP"}
 Person = Mapping[str, Piece]  # a person's pieces by field, `pangkat_nrp` for both together
 
 
@@ -31,6 +32,8 @@ def _number_fields(piece: Piece) -> Iterator[Field]:
         yield Field("jenis_id", found.kind, (piece,))
     elif digits := re.sub(r"\D", "", piece.text):
         yield Field("nrp", digits, (piece,), ("nrp_rusak",))
+        if kind := _KIND_OF_LENGTH.get(len(digits)):
+            yield Field("jenis_id", kind, (piece,), ("nrp_rusak",))
 
 
 def _rank_fields(piece: Piece) -> Iterator[Field]:
@@ -221,6 +224,20 @@ def _count_on(rows: Sequence[list[Field]]) -> list[list[Field]]:
     return mended
 
 # %% ../../nbs/documents/17_personnel.ipynb #19ae250f
+def _in_one_case(rows: Sequence[list[Field]]) -> list[list[Field]]:
+    "The rows with all names in capitals, where four in five are."
+    names = [str(field.value).partition(",")[0] for row in rows for field in row if field.path == "nama"]
+    if sum(map(str.isupper, names)) < 0.8 * len(names):
+        return list(rows)
+    return [[replace(f, value=_capitals(str(f.value))) if f.path == "nama" else f for f in row] for row in rows]
+
+
+def _capitals(name: str) -> str:
+    "The name in capitals; titles (`Dr.`) and degrees keep their form."
+    body, comma, degrees = name.partition(",")
+    return " ".join(word if "." in word else word.upper() for word in body.split()) + comma + degrees
+
+# %% ../../nbs/documents/17_personnel.ipynb #e29ccb61
 def read_personnel(
     document: Sequence[Line],  # all lines of the letter
     sections: Sections,
@@ -233,7 +250,7 @@ def read_personnel(
         people = list(_people_in_lines(sections["kepada"]))
     rows = [person_fields(person, recognised) for person in people]
     if recognised:
-        rows = _count_on(rows)
+        rows = _in_one_case(_count_on(rows))
     return [replace(field, path=f"personel[{i}].{field.path}") for i, row in enumerate(rows) for field in row]
 
 

@@ -14,22 +14,34 @@ import numpy as np
 from .headings import Column, heading_columns, leads_table, only_headings
 from .identifiers import read_identifier
 from .layout import Line, Piece, joined, lines, words
+from .ranks import leading_rank
 
 # %% auto #0
 __all__ = ['column_edges', 'Cell', 'Row', 'Table', 'read_tables']
 
 # %% ../../nbs/documents/14b_tables.ipynb #ae52604c
 def _reach(columns: Sequence[Column], body: Sequence[Piece]) -> tuple[Column, ...]:
-    "The columns widened by the cells that belong to one of them without doubt."
+    "The columns widened by the cells that belong to one of them without doubt, then by those that stand nearest to it."
     for _ in range(2):
-        wider = []
-        for column in columns:
-            others = [other for other in columns if other is not column]
-            own = [p for p in body if _overlap(p, column) > 0 and all(_overlap(p, other) <= 0 for other in others)]
-            lefts, rights = [column.left, *(p.left for p in own)], [column.right, *(p.right for p in own)]
-            wider.append(replace(column, left=min(lefts), right=max(rights)))
-        columns = tuple(wider)
-    return tuple(columns)
+        sure = [(piece, [c for c in range(len(columns)) if _overlap(piece, columns[c]) > 0]) for piece in body]
+        columns = _widened(columns, [(piece, found[0]) for piece, found in sure if len(found) == 1])
+    loose = [piece for piece in body if all(_overlap(piece, column) <= 0 for column in columns)]
+    return _widened(columns, [(piece, _nearest(piece, columns)) for piece in loose])
+
+
+def _nearest(piece: Piece, columns: Sequence[Column]) -> int:
+    "The column with the smallest gap to the piece."
+    return int(np.argmax([_overlap(piece, column) for column in columns]))
+
+
+def _widened(columns: Sequence[Column], cells: Sequence[tuple[Piece, int]]) -> tuple[Column, ...]:
+    "The columns, each reaching as far as its cells."
+    wider = []
+    for index, column in enumerate(columns):
+        own = [piece for piece, place in cells if place == index]
+        left, right = min((p.left for p in own), default=column.left), max((p.right for p in own), default=column.right)
+        wider.append(replace(column, left=min(left, column.left), right=max(right, column.right)))
+    return tuple(wider)
 
 
 def _overlap(piece: Piece, column: Column) -> float:
@@ -87,6 +99,12 @@ def _people(cells: Sequence[Cell]) -> list[float]:
     readings = [(read_identifier(piece.text), piece) for piece in candidates]
     return sorted(p.middle for found, p in readings if found and not (found.kind == "NRP" and "NIP" in p.text))
 
+
+def _ranks(cells: Sequence[Cell]) -> list[float]:
+    "Where a rank stands."
+    candidates = [cell.piece for cell in cells if cell.name in ("pangkat", "pangkat_nrp")]
+    return sorted(piece.middle for piece in candidates if leading_rank(piece.text))
+
 # %% ../../nbs/documents/14b_tables.ipynb #1d6a8db4
 def _anchors(cells: Sequence[Cell]) -> list[float]:
     "The heights at which rows stand."
@@ -96,7 +114,9 @@ def _anchors(cells: Sequence[Cell]) -> list[float]:
     places = [place for _, place in counts]
     pitches = [float(np.median(np.diff(found))) for found in (places, people) if len(found) > 1]
     reach = 0.6 * min(pitches, default=0.0)
-    extra = [person for person in people if min((abs(person - place) for place in places), default=np.inf) > reach]
+    ranks = [rank for rank in _ranks(cells) if all(abs(rank - person) > reach for person in people)]
+    found = [*people, *ranks]
+    extra = [person for person in found if min((abs(person - place) for place in places), default=np.inf) > reach]
     return sorted([*places, *(person for person in extra if _is_uncounted(person, counts, people, reach))])
 
 
@@ -172,6 +192,19 @@ class Table:
     lines: tuple[Line, ...]
 
 # %% ../../nbs/documents/14b_tables.ipynb #9fba0031
+_COUNTED = re.compile(r"\W*\d{1,3}\W?\s+(?=[A-Za-z])")
+
+
+def _apart(line: Line, columns: Sequence[Column]) -> Line:
+    "The line with a running number taken off the name that the detector joined it to."
+    first = line.pieces[0]
+    joint = columns[0].name == "no" and len(columns) > 1 and first.left < columns[1].left and _COUNTED.match(first.text)
+    if not joint:
+        return line
+    number, *name = words(first)
+    return Line((number, joined(name), *line.pieces[1:]))
+
+
 def _aligned(piece: Piece, line: Line, pieces: Sequence[Piece]) -> bool:
     "Whether the piece is surely a cell: it has company on its line, or shares its left edge with two others."
     return len(line.pieces) > 2 or sum(abs(other.left - piece.left) < 0.4 * piece.height for other in pieces) > 2
@@ -199,8 +232,9 @@ def _frame(columns: Sequence[Column], body: Sequence[Line]) -> _Frame:
     return replace(frame, white=float(np.median(widest)) if widest else 0.5 * pieces[0].height)
 
 # %% ../../nbs/documents/14b_tables.ipynb #e6b2e5a0
-def _rows(columns: Sequence[Column], body: Sequence[Line], group: Piece | None) -> tuple[list[Row], Piece | None]:
+def _rows(columns: Sequence[Column], found: Sequence[Line], group: Piece | None) -> tuple[list[Row], Piece | None]:
     "The rows below one heading, and the group that is open at their end."
+    body = [_apart(line, columns) for line in found]
     frame = _frame(columns, body)
     titles = [line for line in body if _is_group(line, body, frame)]
     cells = _cells([line for line in body if line not in titles], frame)
@@ -237,7 +271,7 @@ def read_tables(
     document: Sequence[Line],  # all lines, in order
     ends: Callable[[Line], bool],  # whether a line is the first one after a table
 ) -> list[Table]:
-    "The tables of people, each from its heading to the line that ends it; pages without a heading continue the last one."
+    "The tables of people, from heading to end, page by page; pages without a heading continue the table before."
     tables: list[Table] = []
     columns: tuple[Column, ...] = ()
     group: Piece | None = None
