@@ -150,9 +150,11 @@ _HYPHEN = 2  # what PDFium says for a hyphen at the end of a line
 def _character(code: int) -> str:
     "As text; empty for what only steers the setting of text."
     character = "-" if code == _HYPHEN else chr(code)
+    if character.isprintable():
+        return character
     if character in "\r\n\ufffe" or unicodedata.category(character) == "Cf":
         return ""
-    return character if character.isspace() or character.isprintable() else "\ufffd"
+    return character if character.isspace() else "\ufffd"
 
 
 def _glyphs(page: Any) -> Iterator[_Glyph]:
