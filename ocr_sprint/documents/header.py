@@ -230,13 +230,14 @@ def read_signature(
 
 
 def _name_start(lines: Sequence[Line]) -> int:
-    "Where the name begins above the rank: below the room for the signature, else one line up, two behind a comma."
-    gaps = [(below.middle - above.middle, index + 1) for index, (above, below) in enumerate(pairwise(lines))]
-    widest, start = max(gaps, default=(0.0, 0))
-    if lines and widest > 2.5 * lines[-1].height:
-        return start
-    wrapped = len(lines) > 1 and lines[-2].text.rstrip().endswith(",")
+    "Where the name begins above the rank: one line up, two when a line of the same paragraph stands above."
+    wrapped = len(lines) > 1 and _follows(*lines[-2:]) and len(compact(lines[-2].text)) > 7
     return max(len(lines) - 1 - wrapped, 0)
+
+
+def _follows(above: Line, below: Line) -> bool:
+    "Whether the second line continues the first one's paragraph."
+    return below.middle - above.middle < 1.6 * max(above.height, below.height)
 
 
 def _below_date(lines: Sequence[Line]) -> Sequence[Line]:
@@ -265,6 +266,8 @@ _FOR = re.compile(r"^\s*a\s?[.,]?\s?n\s?[.,]\s*", re.IGNORECASE)
 
 def _office(lines: Sequence[Line]) -> Iterator[Field]:
     "The office that signed, and the one it signed for: the first line that starts an office divides them."
+    broken = [index + 1 for index, pair in enumerate(pairwise(lines)) if not _follows(*pair)]
+    lines = lines[: broken[0]] if broken else lines  # what stands lower is the stamp's
     if not lines:
         return
     if not (found := _FOR.match(lines[0].text)):
@@ -280,7 +283,8 @@ def _office(lines: Sequence[Line]) -> Iterator[Field]:
 # %% ../../nbs/documents/16_header.ipynb #0a2f50bb
 _OFFICES = (
     "WAKIL", "WAKA", "WADIR", "KEPALA", "KABAG", "KASAT", "KASI", "KASUB", "KARO", "KABID", "KAUR", "KANIT", "KASET",
-    "KA ", "DIR", "KOORDINATOR", "SEKRETARIS", "IRWAS", "IRBID", "DAN", "PLH", "PLT", "PS.", "U.B",
+    "KA ", "DIR", "KOORDINATOR", "SEKRETARIS", "IRWAS", "IRBID", "DANSAT", "DANKI", "DANTON", "DANYON", "DANDEN",
+    "PLH", "PLT", "PS.", "U.B",
 )  # fmt: skip
 
 

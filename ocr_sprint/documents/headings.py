@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from rapidfuzz import process
@@ -74,11 +74,14 @@ def only_headings(
 
 def leads_table(
     line: Line,
+    near: Sequence[Line],  # the lines around it, itself among them
 ) -> bool:
-    "Whether a table's heading stands on this line: the name's column and at least one that goes with it."
-    found = _vocabulary_words(line.text)
-    named = "NAMA" in found and bool(found & {"PANGKAT", "PKT", "NRP", "NIP", "JABATAN"})
-    return named and len(line.pieces) > 2 and only_headings(line)
+    "Whether a table's heading stands here: the name's column on this line, and at least one that goes with it near by."
+    if "NAMA" not in _vocabulary_words(line.text) or not only_headings(line):
+        return False
+    heading = [other for other in near if only_headings(other)]
+    found = set().union(*(_vocabulary_words(other.text) for other in heading))
+    return bool(found & {"PANGKAT", "PKT", "NRP", "NIP", "JABATAN"}) and sum(len(h.pieces) for h in heading) > 2
 
 # %% ../../nbs/documents/14_headings.ipynb #ff958112
 _STARTS = {"NO", "NAMA", "PANGKAT", "NRP", "JABATAN", "KET", "KETERANGAN"}

@@ -14,7 +14,7 @@ import numpy as np
 from .headings import Column, heading_columns, leads_table, only_headings
 from .identifiers import read_identifier
 from .layout import Line, Piece, joined, lines, words
-from .ranks import leading_rank
+from .ranks import RANKS, leading_rank
 
 # %% auto #0
 __all__ = ['column_edges', 'Cell', 'Row', 'Table', 'read_tables']
@@ -109,7 +109,7 @@ def _ranks(cells: Sequence[Cell]) -> list[float]:
 def _anchors(cells: Sequence[Cell]) -> list[float]:
     "The heights at which rows stand."
     counts, people = _counts(cells), _people(cells)
-    if len(counts) < 0.5 * len(people):
+    if not counts or len(counts) < 0.5 * len(people):
         return people
     places = [place for _, place in counts]
     pitches = [float(np.median(np.diff(found))) for found in (places, people) if len(found) > 1]
@@ -150,6 +150,9 @@ def _boundary(pieces: Sequence[Piece], above: float, below: float) -> float:
     return max(middle for width, middle in white if width >= 0.75 * widest)
 
 # %% ../../nbs/documents/14b_tables.ipynb #92097e6b
+_RANK_WORDS = {word for rank in RANKS for name in (rank.short, rank.long, *rank.others) for word in name.split()}
+
+
 @dataclass(frozen=True)
 class _Frame:
     "What the rows of one page have in common."
@@ -165,6 +168,8 @@ def _is_group(line: Line, body: Sequence[Line], frame: _Frame) -> bool:
     first, size = line.pieces[0], line.height
     apart = any(right.left - left.right > size for left, right in pairwise(line.pieces))
     if apart or read_identifier(line.text) or not re.match(r"\W*[A-Za-z]", line.text) or len(line.text) < 3:
+        return False
+    if re.match(r"\W*N[RI]P\b", line.text) or set(re.findall(r"[A-Z]+", line.text)) <= _RANK_WORDS:
         return False
     others = [piece for other in body if other is not line for piece in other.pieces]
     above = min((line.top - p.bottom for p in others if p.middle < line.middle), default=frame.white)
@@ -201,8 +206,9 @@ def _apart(line: Line, columns: Sequence[Column]) -> Line:
     joint = columns[0].name == "no" and len(columns) > 1 and first.left < columns[1].left and _COUNTED.match(first.text)
     if not joint:
         return line
-    number, *name = words(first)
-    return Line((number, joined(name), *line.pieces[1:]))
+    number, *rest = words(first)
+    name = joined(rest)
+    return Line((number, replace(name, left=max(name.left, columns[0].right)), *line.pieces[1:]))
 
 
 def _aligned(piece: Piece, line: Line, pieces: Sequence[Piece]) -> bool:
@@ -278,7 +284,8 @@ def read_tables(
     position = 0
     while position < len(document):
         line = document[position]
-        if leads_table(line):
+        headed = _leads(document, position)
+        if headed:
             heading = _heading_lines(document, position)
             columns = heading_columns(heading)
             group = group if tables and tables[-1].fields == _names(columns) else None
@@ -286,32 +293,53 @@ def read_tables(
         elif not columns or line.page == document[position - 1].page:
             position += 1
             continue
-        body = _body(document[position:], ends)
+        body = _body(document, position, ends)
         if any(re.search(r"\d{8}|\d{6}\s\d", line.text) for line in body):
+            columns = columns if headed else _shifted(columns, tables[-1:], body)
             rows, group = _rows(columns, body, group)
             tables.append(Table(_names(columns), tuple(rows), tuple(body)))
         position += max(len(body), 1)
     return tables
 
-# %% ../../nbs/documents/14b_tables.ipynb #963c5fa2
+# %% ../../nbs/documents/14b_tables.ipynb #3fce8332
+def _shifted(columns: Sequence[Column], before: Sequence[Table], body: Sequence[Line]) -> tuple[Column, ...]:
+    "The columns of the page before, moved sideways to where this page's stand."
+    there, here = _number_place([line for table in before for line in table.lines]), _number_place(body)
+    shift = here - there if here is not None and there is not None else 0.0
+    return tuple(replace(column, left=column.left + shift, right=column.right + shift) for column in columns)
+
+
+def _number_place(body: Sequence[Line]) -> float | None:
+    "Where NRPs that stand alone in their cells have their middle, across the page."
+    numbers = [piece for line in body for piece in line.pieces if re.fullmatch(r"\d{8}", piece.text)]
+    return float(np.median([(piece.left + piece.right) / 2 for piece in numbers])) if numbers else None
+
+# %% ../../nbs/documents/14b_tables.ipynb #9039ef4c
 def _names(columns: Sequence[Column]) -> tuple[str, ...]:
     return tuple(column.name for column in columns)
 
 
 def _heading_lines(document: Sequence[Line], lead: int) -> list[Line]:
     "The lines around the leading one that hold nothing but headings."
-    line = document[lead]
-    near = [
+    return [line for line in _near(document, lead) if only_headings(line)]
+
+
+def _near(document: Sequence[Line], place: int) -> list[Line]:
+    line = document[place]
+    return [
         other for other in document if other.page == line.page and abs(other.middle - line.middle) < 2.2 * line.height
     ]
-    return [other for other in near if only_headings(other)]
 
 
-def _body(following: Sequence[Line], ends: Callable[[Line], bool]) -> list[Line]:
+def _leads(document: Sequence[Line], place: int) -> bool:
+    return leads_table(document[place], _near(document, place))
+
+
+def _body(document: Sequence[Line], start: int, ends: Callable[[Line], bool]) -> list[Line]:
     "The lines of the table on this page, without a row that only numbers the columns."
     body: list[Line] = []
-    for line in following:
-        if line.page != following[0].page or ends(line) or leads_table(line):
+    for place, line in enumerate(document[start:], start):
+        if line.page != document[start].page or ends(line) or _leads(document, place):
             break
         body.append(line)
     return [line for index, line in enumerate(body) if not _only_numbers(line, first=index == 0)]
