@@ -212,8 +212,8 @@ def _apart(line: Line, columns: Sequence[Column]) -> Line:
 
 
 def _aligned(piece: Piece, line: Line, pieces: Sequence[Piece]) -> bool:
-    "Whether the piece is surely a cell: it has company on its line, or shares its left edge with two others."
-    return len(line.pieces) > 2 or sum(abs(other.left - piece.left) < 0.4 * piece.height for other in pieces) > 2
+    "Whether the piece is surely a cell: it has company on its line, or shares its left edge with two that have."
+    return len(line.pieces) > 2 or sum(abs(other.left - piece.left) < 0.4 * piece.height for other in pieces) > 1
 
 
 def _cells(lines_: Sequence[Line], frame: _Frame) -> list[Cell]:
@@ -227,7 +227,8 @@ def _cells(lines_: Sequence[Line], frame: _Frame) -> list[Cell]:
 def _frame(columns: Sequence[Column], body: Sequence[Line]) -> _Frame:
     "Measure a page of a table: edges, left margins, and the white between rows."
     pieces = [piece for line in body for piece in line.pieces]
-    edges = column_edges(columns, [piece for line in body for piece in line.pieces if _aligned(piece, line, pieces)])
+    cells = [piece for line in body if len(line.pieces) > 1 for piece in line.pieces]
+    edges = column_edges(columns, [piece for line in body for piece in line.pieces if _aligned(piece, line, cells)])
     places: list[list[float]] = [[] for _ in columns]
     for piece in pieces:
         places[_index(piece.left + piece.height / 2, edges)].append(piece.left)
