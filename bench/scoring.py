@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from difflib import SequenceMatcher
 from pathlib import Path
 
@@ -24,11 +25,11 @@ def read_letter(letter: tuple[int, Level]) -> tuple[Counter[str], Counter[str], 
     return compare(made.truth, parse_result(done.result), done.field_confidence)
 
 
-def align(truth: Result, found: Result, confidence: dict[str, float]) -> tuple[dict[str, float], Result]:
+def align(truth: Result, found: Result, confidence: Mapping[str, float]) -> tuple[dict[str, float], Result]:
     """The found people in the places of the true ones, matched in order by number and name; the rest left out."""
-    keys = [[f"{p.nrp}" for p in people] for people in (truth.personel, found.personel)]
+    wanted, read = ([f"{person.nrp}" for person in people] for people in (truth.personel, found.personel))
     place: dict[int, int] = {}  # of the found in the truth
-    for tag, a, b, c, d in SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
+    for tag, a, b, c, d in SequenceMatcher(None, wanted, read, autojunk=False).get_opcodes():
         if tag in ("equal", "replace"):
             place.update(zip(range(c, d), range(a, b), strict=False))
     people = [Personel()] * len(truth.personel)
@@ -45,7 +46,7 @@ def align(truth: Result, found: Result, confidence: dict[str, float]) -> tuple[d
 
 
 def compare(
-    truth: Result, found: Result, confidence: dict[str, float]
+    truth: Result, found: Result, confidence: Mapping[str, float]
 ) -> tuple[Counter[str], Counter[str], list[tuple[float, bool]]]:
     """Exact matches by kind of field. A lost row is wrong in each of its fields, but does not shift the others."""
     seen: Counter[str] = Counter(letters=1)
