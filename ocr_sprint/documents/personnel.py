@@ -248,7 +248,7 @@ def read_personnel(
     people = [person for table in tables for person in _people_of(table)]
     if not people:
         people = list(_people_in_lines(sections["kepada"]))
-    rows = [person_fields(person, recognised) for person in people]
+    rows = [row for person in people if (row := person_fields(person, recognised))]
     if recognised:
         rows = _in_one_case(_count_on(rows))
     return [replace(field, path=f"personel[{i}].{field.path}") for i, row in enumerate(rows) for field in row]
