@@ -6,77 +6,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from .columns import column_edges, column_index, in_columns
 from .headings import Column, heading_columns, leads_table, only_headings
 from .identifiers import read_identifier
 from .layout import Line, Piece, joined, lines, words
 from .ranks import RANKS, leading_rank
 
 # %% auto #0
-__all__ = ['column_edges', 'Cell', 'Row', 'Table', 'read_tables']
+__all__ = ['Cell', 'Row', 'Table', 'read_tables']
 
 # %% ../../nbs/documents/14b_tables.ipynb #ae52604c
-def _reach(columns: Sequence[Column], body: Sequence[Piece]) -> tuple[Column, ...]:
-    "The columns widened by the cells that belong to one of them without doubt, then by those that stand nearest to it."
-    for _ in range(2):
-        sure = [(piece, [c for c in range(len(columns)) if _overlap(piece, columns[c]) > 0]) for piece in body]
-        columns = _widened(columns, [(piece, found[0]) for piece, found in sure if len(found) == 1])
-    loose = [piece for piece in body if all(_overlap(piece, column) <= 0 for column in columns)]
-    return _widened(columns, [(piece, _nearest(piece, columns)) for piece in loose])
-
-
-def _nearest(piece: Piece, columns: Sequence[Column]) -> int:
-    "The column with the smallest gap to the piece."
-    return int(np.argmax([_overlap(piece, column) for column in columns]))
-
-
-def _widened(columns: Sequence[Column], cells: Sequence[tuple[Piece, int]]) -> tuple[Column, ...]:
-    "The columns, each reaching as far as its cells."
-    wider = []
-    for index, column in enumerate(columns):
-        own = [piece for piece, place in cells if place == index]
-        left, right = min((p.left for p in own), default=column.left), max((p.right for p in own), default=column.right)
-        wider.append(replace(column, left=min(left, column.left), right=max(right, column.right)))
-    return tuple(wider)
-
-
-def _overlap(piece: Piece, column: Column) -> float:
-    return min(piece.right, column.right) - max(piece.left, column.left)
-
-
-def column_edges(
-    columns: Sequence[Column],  # from the heading
-    body: Sequence[Piece],  # the cells below it
-) -> list[float]:
-    "The places between neighbouring columns, from left to right."
-    reached = _reach(columns, body)
-    return [
-        (left.right + right.left) / 2 if left.right <= right.left else right.left for left, right in pairwise(reached)
-    ]
-
-# %% ../../nbs/documents/14b_tables.ipynb #a25796d2
-def _index(place: float, edges: Sequence[float]) -> int:
-    return int(np.searchsorted(edges, place))
-
-
-def _in_columns(piece: Piece, edges: Sequence[float]) -> Iterator[tuple[int, Piece]]:
-    "The piece under its column's index, cut between words where it reaches over an edge."
-    slack = 0.3 * piece.height
-    crossed = [edge for edge in edges if piece.left + slack < edge < piece.right - slack]
-    if not crossed:
-        yield _index((piece.left + piece.right) / 2, edges), piece
-        return
-    cut: dict[int, list[Piece]] = {}
-    for word in words(piece):
-        cut.setdefault(_index((word.left + word.right) / 2, crossed), []).append(word)
-    for part in map(joined, cut.values()):
-        yield _index((part.left + part.right) / 2, edges), part
-
-# %% ../../nbs/documents/14b_tables.ipynb #2e656865
 @dataclass(frozen=True)
 class Cell:
     "A piece in its column."
@@ -105,7 +49,7 @@ def _ranks(cells: Sequence[Cell]) -> list[float]:
     candidates = [cell.piece for cell in cells if cell.name in ("pangkat", "pangkat_nrp")]
     return sorted(piece.middle for piece in candidates if leading_rank(piece.text))
 
-# %% ../../nbs/documents/14b_tables.ipynb #1d6a8db4
+# %% ../../nbs/documents/14b_tables.ipynb #a25796d2
 def _anchors(cells: Sequence[Cell]) -> list[float]:
     "The heights at which rows stand."
     counts, people = _counts(cells), _people(cells)
@@ -130,7 +74,7 @@ def _is_uncounted(person: float, counts: Sequence[tuple[int, float]], people: Se
     first, last = sorted((nearest, person))
     return sum(first - reach < other < last + reach for other in people) > 1
 
-# %% ../../nbs/documents/14b_tables.ipynb #59c7b2e7
+# %% ../../nbs/documents/14b_tables.ipynb #d8be7b86
 def _white(pieces: Sequence[Piece], above: float, below: float) -> list[tuple[float, float]]:
     "The heights between two places where nothing is printed: how wide, and where their middle is."
     found, reached = [], above
@@ -149,7 +93,7 @@ def _boundary(pieces: Sequence[Piece], above: float, below: float) -> float:
     widest = max(width for width, _ in white)
     return max(middle for width, middle in white if width >= 0.75 * widest)
 
-# %% ../../nbs/documents/14b_tables.ipynb #92097e6b
+# %% ../../nbs/documents/14b_tables.ipynb #1d6a8db4
 _RANK_WORDS = {word for rank in RANKS for name in (rank.short, rank.long, *rank.others) for word in name.split()}
 
 
@@ -177,9 +121,9 @@ def _is_group(line: Line, body: Sequence[Line], frame: _Frame) -> bool:
     alone = min(above, below) > max(0.7 * frame.white, 0.2 * size)
     crosses = any(first.left + size / 2 < edge < line.right - size / 2 for edge in frame.edges)
     wrapped = any(abs(first.left - left) < 0.8 * size for left in frame.lefts[1:])
-    return alone or (crosses and not wrapped) or _index(first.left + size / 2, frame.edges) == 0
+    return alone or (crosses and not wrapped) or column_index(first.left + size / 2, frame.edges) == 0
 
-# %% ../../nbs/documents/14b_tables.ipynb #f30b3669
+# %% ../../nbs/documents/14b_tables.ipynb #59c7b2e7
 @dataclass(frozen=True)
 class Row:
     "A person's cells by field, and the group's heading that stands above."
@@ -196,7 +140,7 @@ class Table:
     rows: tuple[Row, ...]
     lines: tuple[Line, ...]
 
-# %% ../../nbs/documents/14b_tables.ipynb #9fba0031
+# %% ../../nbs/documents/14b_tables.ipynb #615ca485
 _COUNTED = re.compile(r"\W*\d{1,3}\W?\s+(?=[A-Za-z])")
 
 
@@ -219,9 +163,7 @@ def _aligned(piece: Piece, line: Line, pieces: Sequence[Piece]) -> bool:
 def _cells(lines_: Sequence[Line], frame: _Frame) -> list[Cell]:
     "The lines' pieces in their columns."
     pieces = [piece for line in lines_ for piece in line.pieces]
-    return [
-        Cell(frame.columns[index].name, part) for piece in pieces for index, part in _in_columns(piece, frame.edges)
-    ]
+    return [Cell(frame.columns[index].name, part) for piece in pieces for index, part in in_columns(piece, frame.edges)]
 
 
 def _frame(columns: Sequence[Column], body: Sequence[Line]) -> _Frame:
@@ -231,14 +173,14 @@ def _frame(columns: Sequence[Column], body: Sequence[Line]) -> _Frame:
     edges = column_edges(columns, [piece for line in body for piece in line.pieces if _aligned(piece, line, cells)])
     places: list[list[float]] = [[] for _ in columns]
     for piece in pieces:
-        places[_index(piece.left + piece.height / 2, edges)].append(piece.left)
+        places[column_index(piece.left + piece.height / 2, edges)].append(piece.left)
     lefts = [float(np.median(found)) if found else column.left for found, column in zip(places, columns, strict=True)]
     frame = _Frame(columns, edges, lefts, 0.0)
     between = [_white(pieces, above, below) for above, below in pairwise(_anchors(_cells(body, frame)))]
     widest = [max(width for width, _ in white) for white in between if white]
     return replace(frame, white=float(np.median(widest)) if widest else 0.5 * pieces[0].height)
 
-# %% ../../nbs/documents/14b_tables.ipynb #e6b2e5a0
+# %% ../../nbs/documents/14b_tables.ipynb #92097e6b
 def _rows(columns: Sequence[Column], found: Sequence[Line], group: Piece | None) -> tuple[list[Row], Piece | None]:
     "The rows below one heading, and the group that is open at their end."
     body = [_apart(line, columns) for line in found]
@@ -273,7 +215,7 @@ def _merge(cells: Sequence[Cell]) -> dict[str, Piece]:
         merged.setdefault(cell.name, []).append(cell.piece)
     return {name: joined([piece for line in lines(found) for piece in line.pieces]) for name, found in merged.items()}
 
-# %% ../../nbs/documents/14b_tables.ipynb #529fca03
+# %% ../../nbs/documents/14b_tables.ipynb #5cf62297
 def read_tables(
     document: Sequence[Line],  # all lines, in order
     ends: Callable[[Line], bool],  # whether a line is the first one after a table
@@ -302,7 +244,7 @@ def read_tables(
         position += max(len(body), 1)
     return tables
 
-# %% ../../nbs/documents/14b_tables.ipynb #3fce8332
+# %% ../../nbs/documents/14b_tables.ipynb #9fba0031
 def _shifted(columns: Sequence[Column], before: Sequence[Table], body: Sequence[Line]) -> tuple[Column, ...]:
     "The columns of the page before, moved sideways to where this page's stand."
     there, here = _number_place([line for table in before for line in table.lines]), _number_place(body)
@@ -315,7 +257,7 @@ def _number_place(body: Sequence[Line]) -> float | None:
     numbers = [piece for line in body for piece in line.pieces if re.fullmatch(r"\d{8}", piece.text)]
     return float(np.median([(piece.left + piece.right) / 2 for piece in numbers])) if numbers else None
 
-# %% ../../nbs/documents/14b_tables.ipynb #9039ef4c
+# %% ../../nbs/documents/14b_tables.ipynb #e6b2e5a0
 def _names(columns: Sequence[Column]) -> tuple[str, ...]:
     return tuple(column.name for column in columns)
 
