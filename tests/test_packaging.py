@@ -54,7 +54,7 @@ def pinned() -> dict[str, str]:
 
 def test_the_extras_are_those_of_the_design() -> None:
     names = {name.removesuffix("_requirements") for name in settings() if name.endswith("_requirements")}
-    assert names == {"ocr", "llm", "lab", "service", "postgres", "cluster", "train", "dev"}
+    assert names == {"ocr", "llm", "lab", "service", "parquet", "postgres", "cluster", "train", "dev"}
 
 
 def test_the_installed_package_is_what_settings_say() -> None:
