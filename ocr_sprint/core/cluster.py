@@ -38,7 +38,20 @@ def _reachable(
             raise UsageError("the Dask cluster has dropped the work; is it still running?") from None
         raise
 
-# %% ../../nbs/core/06_cluster.ipynb #38465110
+# %% ../../nbs/core/06_cluster.ipynb #1bb43d21
+def _result(
+    future: Any,  # of packed bytes, ended
+) -> tuple[Any, Failure | None]:
+    "Value and failure; UsageError when the worker could not even prepare itself."
+    if future.status == "finished":
+        reply = attempt(pickle.loads, future.result())
+        return reply.value or (None, reply.error)
+    error = future.exception()
+    if isinstance(error, distributed.KilledWorker):
+        return None, Failure("WorkerDied", f"{error.allowed_failures + 1} workers died while they worked on this item")
+    raise UsageError(f"a worker could not start: {type(error).__name__}: {error}")
+
+# %% ../../nbs/core/06_cluster.ipynb #ea887261
 class Cluster(Generic[Item, Value]):
     "The engine whose items are worked on by a Dask cluster."
 
@@ -85,19 +98,6 @@ class Cluster(Generic[Item, Value]):
         if self._client.status == "running":
             self._client.cancel(list(self._futures), force=True)
         self._futures.clear()
-
-
-def _result(
-    future: Any,  # of packed bytes, ended
-) -> tuple[Any, Failure | None]:
-    "Value and failure; UsageError when the worker could not even prepare itself."
-    if future.status == "finished":
-        reply = attempt(pickle.loads, future.result())
-        return reply.value or (None, reply.error)
-    error = future.exception()
-    if isinstance(error, distributed.KilledWorker):
-        return None, Failure("WorkerDied", f"{error.allowed_failures + 1} workers died while they worked on this item")
-    raise UsageError(f"a worker could not start: {type(error).__name__}: {error}")
 
 # %% ../../nbs/core/06_cluster.ipynb #4693bcd4
 @contextmanager

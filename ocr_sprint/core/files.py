@@ -155,7 +155,17 @@ def _lines(
             yield Line(path, number, offset + mark, raw[mark:].removesuffix(b"\n").removesuffix(b"\r"))
             offset += len(raw)
 
-# %% ../../nbs/core/02_files.ipynb #0d1b23b0
+# %% ../../nbs/core/02_files.ipynb #5059707b
+def _readable(
+    raw: bytes,
+) -> dict[str, Json]:  # exactly one of text and base64 is not None
+    "A line's bytes as JSON can hold them, without loss."
+    try:
+        return {"text": raw.decode(), "base64": None}
+    except UnicodeDecodeError:
+        return {"text": None, "base64": b64encode(raw).decode()}
+
+# %% ../../nbs/core/02_files.ipynb #4c2884db
 class Quarantine:
     "Where rejected lines go, and the account of what was read; use it in a `with` block."
 
@@ -199,16 +209,6 @@ class Quarantine:
         return f"read {self.read}, used {self.good}, rejected {self.rejected.total()}" + (
             f" ({reasons})" if reasons else ""
         )
-
-
-def _readable(
-    raw: bytes,
-) -> dict[str, Json]:  # exactly one of text and base64 is not None
-    "A line's bytes as JSON can hold them, without loss."
-    try:
-        return {"text": raw.decode(), "base64": None}
-    except UnicodeDecodeError:
-        return {"text": None, "base64": b64encode(raw).decode()}
 
 # %% ../../nbs/core/02_files.ipynb #262606f1
 def read_jsonl(
