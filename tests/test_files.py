@@ -71,7 +71,7 @@ def test_round_trip_through_every_format(data: bytes, suffix: str) -> None:
     with TemporaryDirectory() as name:
         path = Path(name) / f"file{suffix}"
         write(path, data)
-        with files._open(path) as file:
+        with files.open_plain(path) as file:
             assert file.read() == data
 
 
@@ -257,6 +257,6 @@ def test_reading_is_lazy(monkeypatch: pytest.MonkeyPatch) -> None:
             number += 1
             yield files.Line(path, number, 0, b"1")
 
-    monkeypatch.setattr(files, "_lines", endless)
+    monkeypatch.setattr(files, "read_lines", endless)
     records = read_jsonl(Path("endless.jsonl"))
     assert [next(records).number for _ in range(3)] == [1, 2, 3]

@@ -31,7 +31,8 @@ else:
     from backports import zstd
 
 # %% auto #0
-__all__ = ['LONGEST_LINE', 'file_sha256', 'atomic_writer', 'Line', 'Record', 'Quarantine', 'read_jsonl']
+__all__ = ['LONGEST_LINE', 'file_sha256', 'atomic_writer', 'Line', 'Record', 'open_plain', 'read_lines', 'Quarantine',
+           'read_jsonl']
 
 # %% ../../nbs/core/02_files.ipynb #0482e5e3
 def file_sha256(
@@ -123,7 +124,7 @@ class Record(Line):
 LONGEST_LINE = 64 * 2**20
 
 
-def _open(
+def open_plain(
     path: Path,
 ) -> BinaryIO:
     "The plain stream of a file that may be compressed."
@@ -135,12 +136,12 @@ def _open(
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _lines(
+def read_lines(
     path: Path,
 ) -> Iterator[Line]:
     "Every line of the file with its place; DataError when the file itself is damaged."
     number = offset = 0
-    with _open(path) as file:
+    with open_plain(path) as file:
         while True:
             try:
                 raw = file.readline(LONGEST_LINE + 1)
@@ -216,7 +217,7 @@ def read_jsonl(
     quarantine: Quarantine | None = None,  # takes bad lines and the account; None: the first bad line is an error
 ) -> Iterator[Record]:
     "The records of a JSONL file one after another, in bounded memory; DataError names file and line."
-    for line in _lines(path):
+    for line in read_lines(path):
         if not line.raw.strip():
             continue
         if quarantine is not None:
