@@ -32,7 +32,7 @@ check: $(READY)  ## notebooks and package in step and clean, lint, types, README
 
 test: check  ## check, then run every notebook and every test
 	$(BIN)/nbdev_test --n_workers $(WORKERS) --timing
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS)
 
 docs: $(READY)  ## the documentation site in _site/html, offline, warnings as errors
 	$(BIN)/python scripts/docs.py

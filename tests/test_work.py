@@ -47,6 +47,17 @@ def children() -> list[psutil.Process]:
     return [p for p in psutil.Process().children(recursive=True) if "resource_tracker" not in " ".join(p.cmdline())]
 
 
+def wait_until_idle(processes: list[psutil.Process]) -> None:
+    """Wait until the processes sleep and have used no time between two looks: each waits for its next item."""
+    before: list[Any] = []
+    while True:
+        looks = [(process.status(), process.cpu_times()[:2]) for process in processes]
+        if looks == before and {status for status, _ in looks} == {psutil.STATUS_SLEEPING}:
+            return
+        before = looks
+        time.sleep(0.2)
+
+
 # Order and failures
 
 
@@ -133,10 +144,10 @@ def test_workers_killed_between_two_items_cost_nothing() -> None:
     others = {process.pid for process in children()}
     found = work(samples.square, count(), processes=2)
     assert [next(found).value for _ in range(4)] == [0, 1, 4, 9]
-    time.sleep(0.2)  # both have answered, and nobody has asked for more
-    for process in children():
-        if process.pid not in others:
-            process.kill()
+    workers = [process for process in children() if process.pid not in others]
+    wait_until_idle(workers)
+    for process in workers:
+        process.kill()
     assert [next(found).value for _ in range(6)] == [16, 25, 36, 49, 64, 81]
     found.close()
 
