@@ -73,7 +73,7 @@ BROKEN: MappingProxyType[str, tuple[bytes, str]] = MappingProxyType(
         "boast.pdf": (make_pdf((A4, say()), count=10**6), "1000000 pages, more than 200; split the file"),
         "half.png": (png(Image.effect_noise((300, 300), 90))[:9000], "cannot be decoded"),
         "head.png": (b"\x89PNG\r\n\x1a\n", "its header is damaged"),
-        "sound.webp": (b"RIFF\0\0\0\0WAVEfmt ", "its header is damaged"),
+        "sound.webp": (b"RIFF\0\0\0\0WAVEfmt ", "neither a PDF nor an image"),
         "huge.png": (png(Image.new("1", (12_000, 12_000))), "page 1 has 12000 x 12000 pixels, more than 50 million"),
     }
 )
