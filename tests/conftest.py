@@ -1,0 +1,49 @@
+"""Stores on both backends. A machine without PostgreSQL fails the tests that need it; nothing is ever skipped."""
+
+import os
+from contextlib import ExitStack
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from postgres_server import new_database, postgres_server
+
+BACKENDS = ("sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+def postgres_url():
+    """The administrator's URL of a PostgreSQL server: OCR_SPRINT_TEST_PG_URL, or a server for this session."""
+    named = os.environ.get("OCR_SPRINT_TEST_PG_URL")
+    if named:
+        yield make_url(named)
+        return
+    with postgres_server() as server:
+        yield server.url
+
+
+@pytest.fixture
+def new_url(request, tmp_path):
+    """A function that gives the URL of a fresh store: a file in `tmp_path`, or a database that goes with the test."""
+    with ExitStack() as databases:
+        count = 0
+
+        def make(backend):
+            nonlocal count
+            count += 1
+            if backend == "postgresql":
+                return databases.enter_context(new_database(request.getfixturevalue("postgres_url")))
+            return f"sqlite:///{tmp_path / ('store.db' if count == 1 else f'store-{count}.db')}"
+
+        yield make
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    return request.param
+
+
+@pytest.fixture
+def url(new_url, backend):
+    """The URL of a fresh store, once for each backend."""
+    return new_url(backend)
