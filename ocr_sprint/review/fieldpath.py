@@ -14,7 +14,7 @@ from ..core.errors import DataError
 
 # %% auto #0
 __all__ = ['Token', 'FieldPath', 'Reason', 'PathError', 'parse_path', 'format_path', 'parent_path', 'fold_path', 'get_value',
-           'swap_value', 'set_value', 'add_value', 'pop_value', 'remove_value']
+           'swap_value', 'set_value', 'add_value', 'pop_value', 'remove_value', 'to_pointer', 'from_pointer']
 
 # %% ../../nbs/review/00_fieldpath.ipynb #1062b2cd
 Token: TypeAlias = str | int
@@ -118,7 +118,7 @@ def fold_path(
     "The path with every index as `[*]`: what kind of field this is, in whichever row."
     return "".join("[*]" if isinstance(token, int) else _written(token) for token in _tokens(text)).removeprefix(".")
 
-# %% ../../nbs/review/00_fieldpath.ipynb #f2ac3fcb
+# %% ../../nbs/review/00_fieldpath.ipynb #b047e1b7
 def _wrong_container(container: Json, token: Token, path: str) -> PathError:
     wanted = "an object" if isinstance(token, str) else "a list"
     found = (
@@ -136,44 +136,44 @@ def _walk(
     root: Json,
     tokens: FieldPath,
     path: str,  # the whole path, for errors
-) -> list[Any]:  # `root`, and what each token leads to
+) -> tuple[list[Any], Any]:  # the containers from `root` down, one for each token, and what the last token leads to
     "Follow tokens into a value; PathError when a value is missing or a container is of another type."
     value: Any = root
-    walked: list[Any] = [value]
+    containers: list[Any] = []
     token: Any
     for token in tokens:
         if type(value) is not (dict if type(token) is str else list):
             raise _wrong_container(value, token, path)
+        containers.append(value)
         try:
             value = value[token]
         except LookupError:
             raise _missing(value, token, path) from None
-        walked.append(value)
-    return walked
+    return containers, value
 
-# %% ../../nbs/review/00_fieldpath.ipynb #e93ffb20
+# %% ../../nbs/review/00_fieldpath.ipynb #1b2e496e
 def get_value(
     root: Json,  # a result
     path: str,  # field path
 ) -> Json:
     "The value at a path; PathError when it is missing or a step needs another container."
-    value: Json = _walk(root, _tokens(path), path)[-1]
+    value: Json = _walk(root, _tokens(path), path)[1]
     return value
 
-# %% ../../nbs/review/00_fieldpath.ipynb #4dcb4814
+# %% ../../nbs/review/00_fieldpath.ipynb #bb7422c8
 def _copied_up(
-    containers: list[Any],  # from the root down
+    containers: list[Any],  # from the root down; used up
     tokens: FieldPath,  # the token that leads on from each of them
     new: Json,  # what the last token is to lead to
 ) -> Json:  # the new root
     "Copies of the containers with a new value below them."
-    for container, token in zip(reversed(containers), reversed(tokens), strict=True):
-        copy = container.copy()
+    for token in reversed(tokens):
+        copy = containers.pop().copy()
         copy[token] = new
         new = copy
     return new
 
-# %% ../../nbs/review/00_fieldpath.ipynb #982067d4
+# %% ../../nbs/review/00_fieldpath.ipynb #325b4497
 def swap_value(
     root: Json,  # stays as it is
     path: str,  # field path of a value that exists
@@ -181,7 +181,7 @@ def swap_value(
 ) -> tuple[Json, Json]:  # what stood there, and the changed value
     "Put a value in the place of another; PathError when nothing stands there."
     tokens = _tokens(path)
-    *containers, old = _walk(root, tokens, path)
+    containers, old = _walk(root, tokens, path)
     return old, _copied_up(containers, tokens, value)
 
 
@@ -193,36 +193,37 @@ def set_value(
     "Put a value in the place of another; PathError when nothing stands there."
     return swap_value(root, path, value)[1]
 
-# %% ../../nbs/review/00_fieldpath.ipynb #8d4938a0
+# %% ../../nbs/review/00_fieldpath.ipynb #420d51ae
 def add_value(
     root: Json,  # stays as it is
     path: str,  # field path: a list's index from 0 to its length, or a key that is not there
     value: Json,  # what is to be inserted
 ) -> Json:  # the changed value
     "Insert a row or create a key; PathError when the key exists or the list is too short."
-    *steps, token = _tokens(path)
-    *containers, last = _walk(root, tuple(steps), path)
+    tokens = _tokens(path)
+    steps, token = tokens[:-1], tokens[-1]
+    containers, last = _walk(root, steps, path)
     if isinstance(last, dict) and isinstance(token, str):
         if token in last:
             raise PathError(f"{path}: the key {token!r} is there already; set it", path, "path_exists")
-        return _copied_up(containers, tuple(steps), {**last, token: value})
+        return _copied_up(containers, steps, {**last, token: value})
     if isinstance(last, list) and isinstance(token, int):
         if token > len(last):
             raise PathError(f"{path}: a list of {len(last)} has no place [{token}]", path, "path_missing")
-        return _copied_up(containers, tuple(steps), [*last[:token], value, *last[token:]])
+        return _copied_up(containers, steps, [*last[:token], value, *last[token:]])
     raise _wrong_container(last, token, path)
 
-# %% ../../nbs/review/00_fieldpath.ipynb #ba514ae8
+# %% ../../nbs/review/00_fieldpath.ipynb #043acedd
 def pop_value(
     root: Json,  # stays as it is
     path: str,  # field path of a value that exists
 ) -> tuple[Json, Json]:  # what stood there, and the changed value
     "Delete a row or a key; PathError when it is not there."
-    *steps, token = _tokens(path)
-    *containers, last, old = _walk(root, (*steps, token), path)
-    shorter = last.copy()
-    del shorter[token]
-    return old, _copied_up(containers, tuple(steps), shorter)
+    tokens = _tokens(path)
+    containers, old = _walk(root, tokens, path)
+    shorter = containers.pop().copy()
+    del shorter[tokens[-1]]
+    return old, _copied_up(containers, tokens[:-1], shorter)
 
 
 def remove_value(
@@ -231,3 +232,45 @@ def remove_value(
 ) -> Json:  # the changed value
     "Delete a row or a key; PathError when it is not there."
     return pop_value(root, path)[1]
+
+# %% ../../nbs/review/00_fieldpath.ipynb #d18fbea4
+def to_pointer(
+    path: str,  # field path
+) -> str:  # such as `/personel/0/nrp`
+    "A field path as a JSON pointer (RFC 6901)."
+    return "".join(f"/{str(token).replace('~', '~0').replace('/', '~1')}" for token in _tokens(path))
+
+# %% ../../nbs/review/00_fieldpath.ipynb #deedd629
+_INDEX = re.compile(r"0|[1-9][0-9]{0,17}")
+_ESCAPED = re.compile(r"(?:[^~]|~[01])*", re.DOTALL)
+
+
+def _pointed(
+    written: str,  # one part of a pointer
+    container: Json,  # what it points into
+    pointer: str,  # the whole pointer, for errors
+) -> Token:
+    "The token that a part of a pointer stands for; PathError when it fits neither a list nor an object."
+    if isinstance(container, dict) and _ESCAPED.fullmatch(written):
+        return written.replace("~1", "/").replace("~0", "~")
+    if isinstance(container, list) and written == "-":
+        return len(container)
+    if isinstance(container, list) and _INDEX.fullmatch(written):
+        return int(written)
+    if isinstance(container, dict | list):
+        raise PathError(f"{pointer!r} is no JSON pointer: {written!r} is no part of one here", pointer)
+    raise PathError(f"{pointer!r}: {written!r} stands on a single value", pointer, "container_type")
+
+
+def from_pointer(
+    pointer: str,  # such as `/personel/0/nrp`
+    root: Json,  # what it points into; only the last part may be missing there
+) -> str:  # a field path
+    "A JSON pointer (RFC 6901) as a field path; PathError when it leads nowhere, or is the empty pointer to the whole."
+    if not pointer.startswith("/"):
+        raise PathError(f"{pointer!r} is no JSON pointer to a field; write it like /personel/0/nrp", pointer)
+    tokens: FieldPath = ()
+    for written in pointer[1:].split("/"):
+        _, container = _walk(root, tokens, pointer)
+        tokens = (*tokens, _pointed(written, container, pointer))
+    return format_path(tokens)
