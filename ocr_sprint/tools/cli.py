@@ -163,6 +163,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "ocr_sprint.tools.export_ground_truth:export_ground_truth",
             "Export reviewed letters as ground-truth lines (JSON lines with twelve keys).",
         ),
+        "lint_filter": (
+            "ocr_sprint.tools.lint_filter:lint_filter",
+            "Check a filter package, and say how much of its prompt a provider can cache.",
+        ),
         "completion": (
             "ocr_sprint.tools.completion:completion",
             "Print a script that completes commands and flags in a shell.",
