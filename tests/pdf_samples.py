@@ -50,10 +50,10 @@ def make_pdf(
         objects[101 + 2 * index] = stream(content)
     kids = b" ".join(b"%d 0 R" % (100 + 2 * index) for index in range(len(pages)))
     objects[2] = b"<< /Type /Pages /Kids [%s] /Count %d >>" % (kids, len(pages) if count is None else count)
-    return _assembled(objects)
+    return assembled(objects)
 
 
-def _assembled(objects: Mapping[int, bytes]) -> bytes:
+def assembled(objects: Mapping[int, bytes]) -> bytes:
     file, size = b"%PDF-1.4\n", max(objects) + 1
     table = [b"0000000000 65535 f \n"] * size
     for number in sorted(objects):
