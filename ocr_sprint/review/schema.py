@@ -85,14 +85,14 @@ jobs = Table(
 
 change_sequence = Sequence("job_changes", data_type=BigInteger, metadata=metadata)  # PostgreSQL only
 
-# %% ../../nbs/review/02_schema.ipynb #10b81eb5
+# %% ../../nbs/review/02_schema.ipynb #d5b6a646
 tasks = Table(
     "tasks",
     metadata,
     Column("job_seq", _key, ForeignKey("jobs.seq"), primary_key=True, autoincrement=False),
     Column("queued_at", _text, nullable=False),
     Column("claimed_by", _text),
-    Column("claimed_at", _text),
+    Column("lease_until", _text),  # when another worker may take it
     Column("attempts", Integer, nullable=False),
 )
 
@@ -156,7 +156,7 @@ events = Table(
     CheckConstraint("reverts BETWEEN 1 AND n - 1", name="reverts"),
 )
 
-# %% ../../nbs/review/02_schema.ipynb #1c70647e
+# %% ../../nbs/review/02_schema.ipynb #beb00902
 approvals = Table(
     "approvals",
     metadata,
@@ -180,6 +180,7 @@ second_reviews = Table(
     Column("job_seq", _key, primary_key=True, autoincrement=False),
     Column("n", Integer, primary_key=True, autoincrement=False),  # from 1 in each job
     Column("run", Integer, nullable=False),
+    Column("approval", Integer, nullable=False),  # number of the approval whose answer it was compared with
     Column("answer", _text, nullable=False),  # JSON, a whole result
     Column("by", _text, nullable=False),
     Column("actor", _text),
