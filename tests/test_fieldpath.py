@@ -1,7 +1,8 @@
-"""Field paths as properties: every address of every JSON value can be written, read and followed."""
+"""Field paths as properties: every address of every JSON value can be written, read and followed (I8 of the guide)."""
 
 import copy
 
+import jsonpointer  # what jsonpatch stands on
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,11 +13,13 @@ from ocr_sprint.review.fieldpath import (
     add_value,
     fold_path,
     format_path,
+    from_pointer,
     get_value,
     parent_path,
     parse_path,
     remove_value,
     set_value,
+    to_pointer,
 )
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=6)
@@ -42,12 +45,12 @@ def followed(value: Json, path: tuple[str | int, ...]) -> Json:
 
 
 @given(tokens)
-def test_what_is_written_is_read(path):
+def test_i8_what_is_written_is_read(path):
     assert parse_path(format_path(path)) == path
 
 
 @pytest.mark.parametrize("text", ["header.perihal", "personel[0].nrp", "personel[10]", "dasar[0]", "satuan.kop[2]"])
-def test_paths_of_the_requirements_are_unchanged(text):
+def test_i8_paths_of_the_requirements_are_unchanged(text):
     assert format_path(parse_path(text)) == text
 
 
@@ -130,6 +133,23 @@ def test_errors_carry_their_reason(call, reason):
     with pytest.raises(PathError) as caught:
         call({"a": {"b": 1}, "rows": [1, 2], "none": None})
     assert caught.value.reason == reason
+
+
+@given(objects)
+def test_every_address_is_a_json_pointer_and_back(root):
+    for path in addresses(root):
+        text = format_path(path)
+        assert from_pointer(to_pointer(text), root) == text
+        assert jsonpointer.resolve_pointer(root, to_pointer(text)) is followed(root, path)
+
+
+@given(st.text(alphabet="ab~/01-", max_size=6), objects)
+def test_a_pointer_is_read_or_refused_and_never_guessed(pointer, root):
+    try:
+        path = from_pointer(pointer, root)
+    except PathError:
+        return
+    assert to_pointer(path) == pointer or pointer.endswith("-")
 
 
 def test_parent_and_folded_paths():

@@ -1,7 +1,19 @@
-"""The invariants of replay over random histories of random JSON, and a campaign of single faults."""
+"""The invariants of replay over random histories of random JSON, each test named after its own, and single faults.
+
+I1  forward(initial, events) == final               I2  reverse(final, events) == initial
+I3  forward(reverse(final, events), events) == final
+I4  forward(initial, events[:k]) == reverse(final, events[k:]) for every k
+I5  inputs stay as they are                         I6  the order of the rows is nothing
+I7  another value at the last corrected path is a drift, never a result
+I8  paths are written and read without loss (test_fieldpath.py)
+I9  true, 1, 1.0 and "1" are different values       I10 the lowered history leads to the same first output
+I11 what is rebuilt has the hash of the first output, or the letter is flagged
+I12 all of it over the real API and both databases (test_machine.py)
+"""
 
 import copy
 
+import jsonpatch
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,12 +25,15 @@ from ocr_sprint.review.replay import (
     Drift,
     Event,
     apply_event,
+    inverse,
     lower,
+    numbered,
     prove,
     replay,
     reverse,
     same,
     states,
+    to_json_patch,
     undo_event,
 )
 
@@ -32,15 +47,25 @@ def is_same(left, right):
 
 
 @given(histories())
-def test_there_and_back(history):
+def test_i1_forward_leads_to_the_final_result(history):
     initial, events, final = history
     assert is_same(replay(initial, events), final)
+
+
+@given(histories())
+def test_i2_backward_leads_to_the_first_output(history):
+    initial, events, final = history
     assert is_same(reverse(final, events), initial)
+
+
+@given(histories())
+def test_i3_there_and_back(history):
+    _, events, final = history
     assert is_same(replay(reverse(final, events), events), final)
 
 
 @given(histories())
-def test_every_state_between(history):
+def test_i4_every_state_between_is_reached_from_both_ends(history):
     initial, events, final = history
     past = states(final, events)
     assert len(past) == len(events) + 1
@@ -50,7 +75,7 @@ def test_every_state_between(history):
 
 
 @given(histories())
-def test_inputs_stay_as_they_are(history):
+def test_i5_inputs_stay_as_they_are(history):
     initial, events, final = history
     before = copy.deepcopy(history)
     replay(initial, events)
@@ -61,7 +86,7 @@ def test_inputs_stay_as_they_are(history):
 
 
 @given(histories(), st.randoms(use_true_random=False))
-def test_rows_may_come_in_any_order(history, random):
+def test_i6_rows_may_come_in_any_order(history, random):
     initial, events, final = history
     shuffled = events.copy()
     random.shuffle(shuffled)
@@ -76,7 +101,7 @@ def test_the_first_number_is_free(history):
 
 
 @given(histories(), values)
-def test_another_value_at_the_last_corrected_field_is_drift(history, value):
+def test_i7_another_value_at_the_last_corrected_field_is_drift(history, value):
     _, events, final = history
     if not events or events[-1].op == "remove" or same(events[-1].new_value, value):
         return
@@ -91,12 +116,12 @@ NEARLY_EQUAL = [0, 0.0, False, None, "", [], {}, "0", [0], [False], {"a": 1}, {"
 
 
 @pytest.mark.parametrize("value", NEARLY_EQUAL)
-def test_values_of_other_types_are_other_values(value):
+def test_i9_values_of_other_types_are_other_values(value):
     assert sum(same(value, other) for other in NEARLY_EQUAL) == 1
 
 
 @given(histories())
-def test_lowered_events_replay_to_the_same_first_output(history):
+def test_i10_lowered_events_replay_to_the_same_first_output(history):
     initial, events, final = history
     lowered = lower(events, states(final, events))
     assert {event.op for event in lowered} <= {"set"}
@@ -112,10 +137,52 @@ def test_an_event_undoes_itself(history, data):
     event = data.draw(changes(state, 1))
     after = apply_event(state, event)
     assert is_same(undo_event(after, event), state)
+    assert is_same(apply_event(after, inverse(event)), state)
+    assert inverse(inverse(event)) == event
 
 
 @given(histories())
-def test_a_first_output_is_proved_and_another_is_not(history):
+def test_json_patch_of_another_library_comes_to_the_same_states(history):
+    initial, events, final = history
+    forward = jsonpatch.JsonPatch(to_json_patch(events))
+    back = jsonpatch.JsonPatch(to_json_patch([inverse(event) for event in reversed(events)]))
+    assert same(forward.apply(initial), final)
+    assert same(back.apply(final), initial)
+
+
+def timed(events, random):
+    """The events as rows of another system: ids with gaps, and times that agree with their order or are all equal."""
+    step = random.choice([0, 1])
+    ids = sorted(random.sample(range(1, 1000), len(events)))
+    return [
+        event._replace(n=number, corrected_at=f"2025-05-30T14:{place * step:02}:00Z")
+        for place, (number, event) in enumerate(zip(ids, events, strict=True))
+    ]
+
+
+@given(histories(), st.randoms(use_true_random=False))
+def test_a_foreign_trail_is_numbered_by_time_and_else_by_id(history, random):
+    initial, events, final = history
+    rows = timed(events, random)
+    shuffled = random.sample(rows, len(rows))
+    found = numbered(final, shuffled, digest(initial))
+    assert not found.reordered
+    assert is_same(reverse(final, found.events), initial)
+    times = [row.corrected_at for row in rows]
+    random.shuffle(times)
+    late = [row._replace(corrected_at=time) for row, time in zip(rows, times, strict=True)]
+    found = numbered(final, late, digest(initial))
+    assert is_same(reverse(final, found.events), initial)
+
+
+def test_a_foreign_trail_that_fits_in_no_order_names_the_row():
+    rows = [Event(40, "set", "nama", "A", "B"), Event(41, "set", "nama", "X", "C")]
+    assert numbered({"nama": "C"}, rows) == Drift("value_mismatch", 40, "nama", '"B"', '"X"')
+    assert numbered({"nama": "C"}, rows[1:], digest({"nama": "A"})).reason == "hash_mismatch"
+
+
+@given(histories())
+def test_i11_a_first_output_is_proved_and_another_is_not(history):
     initial, events, final = history
     assert prove(reverse(final, events), digest(initial)) is None
     other = prove({**initial, "new key of nobody": 1}, digest(initial))
@@ -145,7 +212,7 @@ def mutated(draw, final, events):
 
 
 @given(histories(), st.data())
-def test_no_single_fault_makes_a_first_output_that_never_was(history, data):
+def test_i11_no_single_fault_makes_a_first_output_that_never_was(history, data):
     initial, events, final = history
     if not events and not list(places(final)):
         return
@@ -156,7 +223,7 @@ def test_no_single_fault_makes_a_first_output_that_never_was(history, data):
 
 
 @given(results, results)
-def test_a_result_edited_by_hand_fails_its_proof(initial, edited):
+def test_i11_a_result_edited_by_hand_fails_its_proof(initial, edited):
     assert (prove(reverse(edited, []), digest(initial)) is None) == same(initial, edited)
 
 
