@@ -54,7 +54,9 @@ def _compressing(
     if suffix == ".gz":
         return cast(AbstractContextManager[BinaryIO], gzip.GzipFile("", "wb", fileobj=raw, mtime=0))
     if suffix == ".zst":
-        return cast(AbstractContextManager[BinaryIO], zstd.ZstdFile(raw, "wb"))
+        packed = cast(BinaryIO, zstd.ZstdFile(raw, "wb"))
+        packed.write(b"")  # begins the frame, without which a file of no lines could not be read
+        return packed
     return nullcontext(raw)
 
 # %% ../../nbs/core/02_files.ipynb #e040102c
