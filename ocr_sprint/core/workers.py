@@ -159,7 +159,7 @@ class _Crew(Generic[Item, Value]):
             raise UsageError(f"workers end before they begin ({end}); what they wrote above says why")
         return end
 
-# %% ../../nbs/core/05_workers.ipynb #5dda227d
+# %% ../../nbs/core/05_workers.ipynb #de31c030
 class Workers(Generic[Item, Value]):
     "The engine whose items are worked on by processes of this machine."
 
@@ -184,14 +184,20 @@ class Workers(Generic[Item, Value]):
         else:
             self._crew.give(_Task(index, item, packed.value))
 
-    def wait(self) -> list[tuple[int, Outcome[Item, Value]]]:
-        "Wait for answers, deaths and deadlines."
+    def wait(
+        self,
+        seconds: float = math.inf,  # at most; then the caller has something else to do
+    ) -> list[tuple[int, Outcome[Item, Value]]]:
+        "Wait for answers, deaths and deadlines; nothing has ended when the time is over first."
+        until = time.monotonic() + seconds
         while not self._ended:
             busy = [worker for worker in self._crew.members if worker.task]
-            pause = min(worker.deadline for worker in busy) - time.monotonic()
+            pause = min([until, *(worker.deadline for worker in busy)]) - time.monotonic()
             signs = [sign for worker in busy for sign in (worker.pipe, worker.process.sentinel)]
             seen = connection.wait(signs, None if pause == math.inf else max(pause, 0))
             self._ended += filter(None, [self._crew.look(worker, worker.process.sentinel in seen) for worker in busy])
+            if time.monotonic() >= until:
+                break
         ended, self._ended = self._ended, []
         return ended
 
