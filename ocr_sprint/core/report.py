@@ -196,7 +196,7 @@ addEventListener("beforeprint", () => draw(true));
 addEventListener("afterprint", () => draw(false));
 """
 
-# %% ../../nbs/core/11_report.ipynb #b7a80641
+# %% ../../nbs/core/11_report.ipynb #d7bc3f44
 _STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1b1b1b; --soft: #595959; --line: #d5d5d5; --tint: #f3f4f6; }
 @media (prefers-color-scheme: dark) {
@@ -218,6 +218,7 @@ th, td { text-align: left; vertical-align: top; padding: .35rem .8rem; border-bo
 th { background: var(--tint); } .number { text-align: right; white-space: nowrap; }
 code { font: .92em ui-monospace, "Liberation Mono", monospace; background: var(--tint); padding: 0 .2em; }
 figure { margin: 1.25rem 0; } figcaption { color: var(--soft); font-size: .92rem; }
+@page { margin: 18mm 16mm; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; } .wide { overflow: visible; }
   th, td { padding: .2rem .4rem; overflow-wrap: anywhere; } .number { white-space: normal; }
