@@ -233,7 +233,7 @@ DAMAGE = {
     "last event gone": ("DELETE FROM events WHERE job_seq = 1 AND n = 2", "hash_mismatch"),
     "numbers": ("UPDATE events SET n = 7 WHERE job_seq = 1 AND n = 2", "numbering"),
     "hash": ("UPDATE runs SET initial_sha256 = '00', text_sha256 = '00' WHERE job_seq = 1", "hash_mismatch"),
-    "result gone": ("UPDATE jobs SET result = NULL, error = 'lost' WHERE seq = 1", "no_result"),
+    "result gone": ("UPDATE jobs SET result = NULL, error = 'lost', status = 'failed' WHERE seq = 1", "no_result"),
 }
 
 

@@ -19,9 +19,10 @@ from sqlalchemy import ColumnElement, Connection, Select, exists, select
 from ..core.canonical import Json, sha256_hex
 from ..core.errors import FlaggedError, UsageError
 from ..core.files import atomic_writer
-from .database import events as event_table, jobs as job_table, reading, runs as run_table, utc_text
+from .database import reading, utc_text
 from .replay import Drift, Event, lower, prove, states
-from .store import StoreReader
+from .reader import StoreReader
+from .schema import events as event_table, jobs as job_table, runs as run_table
 
 # %% auto #0
 __all__ = ['OnDrift', 'APPROVED', 'Filters', 'parse_moment', 'Sample', 'Rebuilt', 'rebuild', 'ground_truth_line', 'samples',

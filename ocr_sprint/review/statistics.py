@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .export import Filters, rebuild, samples
 from .fieldpath import PathError, fold_path
-from .store import StoreReader
+from .reader import StoreReader
 
 # %% auto #0
 __all__ = ['FieldCount', 'Statistics', 'statistics']
