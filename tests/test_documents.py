@@ -17,6 +17,10 @@ from ocr_sprint.documents import ocr
 from ocr_sprint.documents.ocr import read_page
 from ocr_sprint.documents.pages import Pixels, Span, Turn, read_pages, upright
 from ocr_sprint.documents.pictures import PagePictures, page_png
+from ocr_sprint.documents.pipeline import process
+from ocr_sprint.review.documents import document, page_frame
+from ocr_sprint.review.ledger import NotFoundError
+from ocr_sprint.review.store import open_store
 
 LETTER = make_pdf((A4, say()), (A4, say(y=100)))
 
@@ -152,3 +156,44 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(DataError):
         page_png(HARMFUL["torn"][0], 1)
     assert list(tmp_path.iterdir()) == []
+
+
+# The store gives back what came, and says how its pages lie
+
+
+ROTATED = make_pdf((A4 + b" /Rotate 90", b"0 1 -1 0 595 0 cm " + say("NOMOR : SPRIN/1/I/2025") + say(y=300)))
+
+
+def test_a_box_of_the_evidence_lies_on_its_words(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "sprint-042.pdf"
+    path.write_bytes(ROTATED)
+    with open_store(url) as store:
+        job_id = store.add_job(**vars(process(path)), document=ROTATED)
+        job, file = store.job(job_id), document(store, job_id)
+        assert (file.filename, file.media_type, file.content) == ("sprint-042.pdf", "application/pdf", ROTATED)
+        frame = page_frame(job, 1)
+        shown = pixels(page_png(file.content, 1, turn=frame.turn))
+        assert shown.shape == (frame.height, frame.width)
+        assert isinstance(job.evidence, dict)
+        assert isinstance(job.result, dict)
+        assert job.result["header"]["nomor_sprint"] == "SPRIN/1/I/2025"
+        ((place,),) = (job.evidence["fields"][name] for name in ["header.nomor_sprint"])
+        left, top, right, bottom = place["box"]
+        assert ink(shown[top : bottom + 1, left : right + 1])[:2] == pytest.approx((0, 0), abs=12)
+        assert (shown[top - 60 : top - 5] >= 128).all()
+        with pytest.raises(DataError, match="there is no page 2; the document has 1"):
+            page_frame(job, 2)
+
+
+def test_a_job_without_its_file_says_so(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "sprint-042.pdf"
+    path.write_bytes(ROTATED)
+    with open_store(url) as store:
+        job_id = store.add_job(**vars(process(path)))
+        with pytest.raises(DataError, match=r"sprint-042\.pdf: its file is not in the store"):
+            document(store, job_id)
+        store.add_job(**vars(process(path)), document=ROTATED)
+        assert document(store, job_id).content == ROTATED
+        assert store.job(job_id).run == 1
+        with pytest.raises(NotFoundError):
+            document(store, "c5da6747")
