@@ -35,7 +35,7 @@ class PathError(DataError):
         self.path = path
         self.reason: Reason = reason
 
-# %% ../../nbs/review/00_fieldpath.ipynb #c8b5c2c8
+# %% ../../nbs/review/00_fieldpath.ipynb #4248736f
 # Eighteen digits fit 64 bits; a longer index can only be a slip, and int() refuses very long ones in its own way.
 _TOKEN = re.compile(
     r"""(?P<dot>\.?)(?P<key>[^.\[\]"]+) | \[(?P<index>0|[1-9][0-9]{0,17})\] | \[(?P<quoted>"(?:[^"\\]|\\.)*")\]""",
@@ -80,7 +80,7 @@ def parse_path(
 _tokens = lru_cache(maxsize=8192)(parse_path)
 
 # %% ../../nbs/review/00_fieldpath.ipynb #f4fbbc1b
-_PLAIN_KEY = re.compile(r'[^.\[\]"]+')
+_PLAIN_KEY = re.compile(r'[^.\[\]"\x00-\x1f]+')
 
 
 def _written(
