@@ -146,20 +146,15 @@ def _chosen(
         raise ConflictError(f"batch {batch} was taken back already; look at it again", version, chosen[0].field_path)
     return chosen
 
-# %% ../../nbs/review/03_edits.ipynb #a425b6f9
-def _history_without(
-    chosen: Sequence[Event],
-    events: Sequence[Event],  # of the current run, oldest first
+# %% ../../nbs/review/03_edits.ipynb #ff0e72ad
+def _standing(
+    events: Sequence[Event],  # of one run, oldest first
     reverts: Mapping[int, int],
-    initial: Json,
-) -> Json | Drift:
-    "The result that the other corrections lead to, had these never been made, taken back or restored."
-    left_out = {event.n for event in chosen}
-    for n in sorted(reverts):
-        if reverts[n] in left_out:
-            left_out.add(n)
-    others = [event for event in events if event.n not in left_out]
-    return replay(initial, [event._replace(n=n) for n, event in enumerate(others, 1)])
+) -> list[Event]:
+    "The corrections that still stand, numbered as if there had been no others."
+    gone = taken_back(reverts)
+    left = [event for event in events if event.n not in reverts and event.n not in gone]
+    return [event._replace(n=n) for n, event in enumerate(left, 1)]
 
 
 def _moved(
@@ -175,7 +170,7 @@ def _moved(
     problem = f"{event.field_path} cannot be taken back: later corrections build on it; undo those first"
     return ConflictError(problem, version, event.field_path, found)
 
-# %% ../../nbs/review/03_edits.ipynb #2ea164b8
+# %% ../../nbs/review/03_edits.ipynb #0132f3fa
 class Undo(NamedTuple):
     "How a batch is taken back."
 
@@ -198,7 +193,6 @@ def plan_undo(
     past = states(result, events)
     if isinstance(past, Drift):
         raise DataError(f"nothing can be undone: the corrections do not fit the result ({past})")
-    wanted = _history_without(chosen, events, reverts, past[0])
     undone: list[Event] = []
     after = result
     for event in reversed(chosen):
@@ -209,6 +203,8 @@ def plan_undo(
         if isinstance(before, Drift):
             raise _moved(result, event, version)
         after = before
+    taken = {event.n: known.n for event, known in zip(undone, reversed(chosen), strict=True)}
+    wanted = replay(past[0], _standing([*events, *undone], {**reverts, **taken}))
     if isinstance(wanted, Drift) or not same(after, wanted):
         raise _moved(result, chosen[0], version)
-    return Undo(after, undone, [event.n for event in reversed(chosen)])
+    return Undo(after, undone, list(taken.values()))
