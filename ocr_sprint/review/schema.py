@@ -80,6 +80,7 @@ jobs = Table(
     Index("ix_jobs_export", "created_at", "job_id", unique=True),
     Index(None, "changed_at"),
     Index("ix_jobs_change", "change_xid", "change_seq"),
+    Index("ix_jobs_counts", "satuan", "status", "approved"),  # statistics, without reading the wide rows
     sqlite_autoincrement=True,
 )
 
