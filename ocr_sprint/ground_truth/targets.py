@@ -33,7 +33,7 @@ def round_to_total(
         whole[open_bins[:missing]] += 1
     return whole
 
-# %% ../../nbs/ground_truth/21_targets.ipynb #72b61886
+# %% ../../nbs/ground_truth/21_targets.ipynb #f43be8bf
 def water_fill(
     available: npt.ArrayLike,  # records in each bin
     size: int,  # how many to choose
@@ -44,7 +44,8 @@ def water_fill(
     if size > most.sum():
         raise UsageError(f"{size} records are wanted and there are {int(most.sum())}; ask for fewer")
     speed = np.ones(len(most)) if shares is None else np.asarray(shares, np.float64)
-    fast = speed > 0
+    fast = speed > 0 if speed.any() else np.ones(len(most), bool)
+    speed = np.where(fast, np.maximum(speed, 1e-12), 0.0)
     if most[fast].sum() < size:
         rest = water_fill(np.where(fast, 0, most), size - int(most[fast].sum()))
         return np.where(fast, most, rest)
