@@ -81,7 +81,15 @@ def _quota(
         return "minute"
     return "unknown"
 
-# %% ../../nbs/core/08a_llm_errors.ipynb #d09d28a8
+# %% ../../nbs/core/08a_llm_errors.ipynb #a6a2d493
+_KEY = re.compile(r"\b(sk-|AIza|Bearer )[\w.*-]{6,}")
+
+
+def _one_line(text: str) -> str:
+    "A message as it may be logged: short, on one line, without the key that some providers repeat."
+    return " ".join(_KEY.sub("[key]", text)[:300].split())
+
+# %% ../../nbs/core/08a_llm_errors.ipynb #11e35f65
 _MONEY = {"insufficient_quota", "billing_hard_limit_reached", "credit_balance_too_low"}
 _NO_KEY = {"API_KEY_INVALID", "API_KEY_SERVICE_BLOCKED", "CONSUMER_SUSPENDED"}
 
@@ -96,10 +104,10 @@ def _message(
     error = body.get("error", body) if isinstance(body, dict) else None
     if not isinstance(error, dict):
         text = error if isinstance(error, str) else raw[:300].decode(errors="replace")
-        return " ".join(re.sub(r"<[^>]*>", " ", text).split()), set()
+        return _one_line(re.sub(r"<[^>]*>", " ", text)), set()
     codes = {str(error.get(name)) for name in ("code", "type", "status")}
     codes |= {str(detail.get("reason")) for detail in _details(body)}
-    return " ".join(str(error.get("message", ""))[:300].split()), codes
+    return _one_line(str(error.get("message", ""))), codes
 
 
 def http_outcome(
