@@ -19,7 +19,7 @@ from .table import Records
 
 # %% auto #0
 __all__ = ['Codes', 'Counts', 'Keys', 'Margin', 'room_for', 'coded_as', 'Coded', 'code_records', 'pack', 'Cells', 'compress',
-           'merge_cells', 'lot', 'pick']
+           'merge_cells', 'lot', 'comparable_keys', 'pick']
 
 # %% ../../nbs/ground_truth/20_cells.ipynb #6a5512e7
 Codes: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]  # as small as the bins allow
@@ -167,7 +167,7 @@ def merge_cells(
     counts = np.bincount(cell, weights=np.concatenate([part.counts for part in parts]), minlength=len(cells))
     return Cells(cells.margins, cells.codes, counts.astype(np.int64))
 
-# %% ../../nbs/ground_truth/20_cells.ipynb #a50ee456
+# %% ../../nbs/ground_truth/20_cells.ipynb #4d4a8f1b
 def lot(
     seed: int,
     found: str,  # the record's id
@@ -176,11 +176,11 @@ def lot(
     return hashlib.md5(f"{seed}:{found}".encode(), usedforsecurity=False).hexdigest()
 
 
-def _together(
+def comparable_keys(
     coded: Coded,
     chosen: Codes,
 ) -> tuple[Keys, Keys]:
-    "Keys of the records and of the chosen cells that can be compared."
+    "Keys of the records and of the cells that can be compared with each other."
     cells = Coded(coded.margins, chosen)
     if room_for(coded.margins) < 2**63:
         return pack(coded), pack(cells)
@@ -198,7 +198,7 @@ def pick(
     "The rows with the smallest lots in each cell."
     if not len(chosen):
         return np.zeros(0, np.int64)
-    keys, cells = _together(coded, chosen)
+    keys, cells = comparable_keys(coded, chosen)
     cell = np.minimum(np.searchsorted(cells, keys), len(cells) - 1)
     rows = np.flatnonzero(cells[cell] == keys)
     cell = cell[rows]

@@ -168,7 +168,7 @@ def _step(
     point.high += lift * careful.high
     point.multipliers += lift * careful.multipliers
 
-# %% ../../nbs/ground_truth/23_relaxation.ipynb #e3d1af3b
+# %% ../../nbs/ground_truth/23_relaxation.ipynb #3543778a
 class Relaxed(NamedTuple):
     "A best selection of divisible records."
 
@@ -186,11 +186,16 @@ def relax(
 ) -> Relaxed:
     "Solve the problem as if records could be divided."
     cells, bins = len(problem.capacity), len(problem.target)
-    capacity = np.maximum(problem.capacity, _EMPTY)
     if problem.size >= problem.capacity.sum():
         return Relaxed(problem.capacity.copy(), np.zeros(bins))
+    there = problem.capacity > 0
+    if not there.all():
+        part = relax(problem.only(there), tolerance, most_steps)
+        amounts = np.zeros(cells)
+        amounts[there] = part.amounts
+        return Relaxed(amounts, part.prices)
     earns = np.where(problem.target > 0, problem.weight, 0.0)
-    upper = np.concatenate([capacity, np.maximum(problem.target, _EMPTY)])
+    upper = np.concatenate([problem.capacity, np.maximum(problem.target, _EMPTY)])
     cost = np.concatenate([-problem.utility, -earns, np.zeros(bins)])
     program, point = _Program.of(problem), _start(problem, upper)
     for _ in range(most_steps):

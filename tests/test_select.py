@@ -1,0 +1,224 @@
+"""Selections: every strategy and option, score and bound, and that nothing but the records decides who is chosen."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ocr_sprint.core.errors import UsageError
+from ocr_sprint.ground_truth.cells import compress
+from ocr_sprint.ground_truth.scores import find_layout
+from ocr_sprint.ground_truth.select import Selection, code_pool, make_plan, select
+from ocr_sprint.ground_truth.strategies import Strategy, Wish
+from ocr_sprint.ground_truth.table import Column, Records, Source
+
+STRATEGIES = get_args(Strategy)
+
+
+def corpus(scores: Any, tiers: list[str] | None = None, sources: list[str] | None = None) -> Records:
+    """Records with these scores."""
+    rows = np.asarray(scores, float)
+    names = [f"d{j}" for j in range(rows.shape[1])]
+    layout = find_layout([{"id": "a", **dict.fromkeys(names, 1)}])
+    columns = {"tier": tiers, "source": sources}
+    return Records(
+        layout,
+        (Source(Path("labeled.jsonl"), ""),),
+        [f"a{index}" for index in range(len(rows))],
+        (rows * 1000).astype(np.int16),
+        {name: Column.of(texts) for name, texts in columns.items() if texts is not None},
+        np.zeros(len(rows), np.int16),
+        *[np.zeros(len(rows), np.int64)] * 3,
+    )
+
+
+def skewed(count: int, seed: int = 0) -> Records:
+    generator = np.random.default_rng(seed)
+    scores = np.clip(np.round(generator.normal(3, 2, (count, 1)) + generator.normal(0, 1.5, (count, 4))), 0, 10)
+    tiers = ["impact" if mean > 6 else "connection" if mean > 3 else "other" for mean in scores.mean(axis=1)]
+    sources = [("antara", "antara", "detik", "tempo")[index] for index in generator.integers(0, 4, count)]
+    return corpus(scores, tiers, sources)
+
+
+def errors_of(records: Records) -> Any:
+    return np.array([(hash_of(found) % 50) / 10 for found in records.ids])
+
+
+def hash_of(text: str) -> int:
+    return sum(ord(letter) * 31**place for place, letter in enumerate(text))
+
+
+def checked(selection: Selection, records: Records) -> Selection:
+    assert len(selection.rows) == len(set(selection.rows.tolist())) == selection.wish.size
+    assert selection.rows.min() >= 0
+    assert selection.rows.max() < len(records)
+    assert selection.score <= selection.bound + 1e-9
+    for entry in selection.bins:
+        assert entry.chosen <= entry.available
+    for margin in {entry.margin for entry in selection.bins}:
+        mine = [entry for entry in selection.bins if entry.margin == margin]
+        assert sum(entry.chosen for entry in mine) == sum(entry.target for entry in mine) == selection.wish.size
+        assert sum(entry.asked for entry in mine) == pytest.approx(selection.wish.size)
+    return selection
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_order_of_the_rows_changes_no_id(strategy: Strategy) -> None:
+    records = skewed(1500)
+    wish = Wish(200, strategy, floor=3, blend=0.2 if strategy != "raking" else 0.0)
+    selection = checked(select(records, wish, errors_of(records)), records)
+    order = np.random.default_rng(5).permutation(len(records))
+    moved = records.take(order)
+    again = checked(select(moved, wish, errors_of(moved)), moved)
+    assert again.digest == selection.digest
+    assert (again.score, again.bound) == pytest.approx((selection.score, selection.bound))
+
+
+@pytest.mark.parametrize("strategy", ["maximize_coverage", "balanced_tiers", "extreme_focus", "active_learning"])
+@pytest.mark.parametrize("size", [500, 1000])
+def test_the_gap_is_below_a_thousandth(strategy: Strategy, size: int) -> None:
+    records = skewed(4000)
+    assert select(records, Wish(size, strategy), errors_of(records)).gap <= 0.001
+
+
+def test_another_seed_chooses_others_of_the_same_quality() -> None:
+    records = skewed(3000)
+    one, other = (select(records, Wish(300, seed=seed)) for seed in (1, 2))
+    assert one.digest != other.digest
+    assert one.score == pytest.approx(other.score, abs=0.002)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=8),
+    st.sampled_from(["maximize_coverage", "extreme_focus", "active_learning", "balanced_tiers"]),
+    st.data(),
+)
+def test_no_selection_is_better_than_the_bound(
+    halves: list[tuple[int, int]], strategy: Strategy, data: st.DataObject
+) -> None:
+    records = corpus(np.array(halves) / 2, tiers=["high" if a > 10 else "low" for a, _ in halves])
+    size = data.draw(st.integers(1, len(halves)))
+    wish, errors = Wish(size, strategy), errors_of(records)
+    selection = checked(select(records, wish, errors), records)
+    coded = code_pool(records, wish, errors)
+    cells = compress(coded)
+    plan = make_plan(cells, wish, 10.0)
+    cell_of = {tuple(codes): index for index, codes in enumerate(cells.codes)}
+    where = [cell_of[tuple(codes)] for codes in coded.codes]
+    best = max(
+        plan.problem.score(np.bincount([where[row] for row in rows], minlength=len(cells)).astype(float))
+        for rows in combinations(range(len(halves)), size)
+    )
+    assert selection.score <= best / plan.wanted + 1e-9 <= selection.bound + 2e-9
+
+
+def test_extremes_are_asked_for_nine_tenths() -> None:
+    generator = np.random.default_rng(0)
+    records = corpus(generator.integers(0, 11, (4000, 3)))
+    selection = checked(select(records, Wish(400, "extreme_focus")), records)
+    scores = records.scores()[selection.rows]
+    assert selection.score == selection.bound == 1.0
+    assert ((scores <= 3) | (scores >= 8)).mean() == pytest.approx(0.9, abs=0.005)
+
+
+def test_tiers_are_balanced_first() -> None:
+    records = skewed(3000)
+    selection = checked(select(records, Wish(300, "balanced_tiers")), records)
+    tiers = {entry.label: entry for entry in selection.bins if entry.margin == "tier"}
+    assert all(entry.chosen == entry.target for entry in tiers.values())
+    assert max(entry.chosen for entry in tiers.values()) - min(entry.chosen for entry in tiers.values()) <= 1
+
+
+def test_error_is_weighed_against_coverage() -> None:
+    records = skewed(2000)
+    errors = errors_of(records)
+    made = [select(records, Wish(200, "active_learning", error_weight=weight), errors) for weight in (0, 1, 100)]
+    means = [selection.mean_error or 0.0 for selection in made]
+    assert means == sorted(means)
+    assert [made[0].coverage, made[1].coverage] > [made[1].coverage, made[2].coverage]
+    assert means[2] == pytest.approx(np.sort(errors)[-200:].mean(), abs=0.05)
+
+
+def test_floors_hold_where_there_are_enough() -> None:
+    records = skewed(3000)
+    selection = checked(select(records, Wish(250, "extreme_focus", floor=8)), records)
+    assert selection.unmet == 0
+    assert all(entry.chosen >= min(8, entry.available) for entry in selection.bins if entry.margin.startswith("d"))
+
+
+def test_floors_that_cannot_all_be_met_are_counted() -> None:
+    records = corpus([[j % 11, (3 * j) % 11] for j in range(200)])
+    assert checked(select(records, Wish(15, floor=5)), records).unmet > 0
+
+
+@pytest.mark.parametrize("strategy", ["maximize_coverage", "random", "active_learning"])
+@pytest.mark.parametrize("blend", [0.0, 0.5])
+def test_a_source_keeps_to_its_cap(strategy: Strategy, blend: float) -> None:
+    records = skewed(2000)
+    wish = Wish(300, strategy, source_cap=105, blend=blend)
+    selection = checked(select(records, wish, errors_of(records)), records)
+    assert np.bincount(records.columns["source"].codes[selection.rows]).max() <= 105
+
+
+def test_a_blend_keeps_the_drawn_records() -> None:
+    records = skewed(2000)
+    drawn = set(select(records, Wish(100, "random")).rows.tolist())
+    assert drawn <= set(select(records, Wish(200, blend=0.5)).rows.tolist())
+
+
+def test_random_and_raked_selections_know_what_they_cost() -> None:
+    records = skewed(3000)
+    covered, raked, random = (select(records, Wish(300, name)) for name in ("maximize_coverage", "raking", "random"))
+    assert covered.bound == pytest.approx(random.bound)
+    assert random.score < raked.score < covered.score
+    assert raked.chances is not None
+    assert ((raked.chances > 0) & (raked.chances <= 1)).all()
+
+
+def test_shortfalls_say_why() -> None:
+    alike = [[score, score] for score in (0, 1, 2, 3) for _ in range(100)]
+    records = corpus([*alike, [10, 0]])
+    selection = checked(select(records, Wish(44)), records)
+    reasons = {(entry.margin, entry.label): entry.reason for entry in selection.bins}
+    assert reasons["d0", "10"] == "availability"
+    assert reasons["d0", "7"] == "availability"
+    assert reasons["d0", "2"] == ""
+    opposed = corpus([[0, 10]] * 50 + [[10, 0]] * 2 + [[10, 10]] * 50)
+    bins = {(e.margin, e.label): e for e in select(opposed, Wish(40)).bins}
+    assert bins["d1", "0"].reason == "availability"
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        (Wish(3000), "3000 records are wanted and 1000 can be used"),
+        (Wish(10, "active_learning"), "active_learning needs --model-predictions"),
+        (Wish(900, source_cap=100), "with 100 per source there are 300 records; 900 are wanted"),
+    ],
+)
+def test_what_cannot_be_is_refused(wish: Wish, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        select(skewed(1000), wish)
+
+
+def test_tiers_and_sources_must_be_there() -> None:
+    records = corpus(np.zeros((5, 2)))
+    with pytest.raises(UsageError, match="balanced_tiers needs tiers"):
+        select(records, Wish(2, "balanced_tiers"))
+    with pytest.raises(UsageError, match="a cap per source needs sources"):
+        select(records, Wish(2, source_cap=1))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("size", [1, 6, 7])
+def test_tiny_and_uniform_corpora(strategy: Strategy, size: int) -> None:
+    for scores in (np.zeros((7, 1)), np.arange(7.0)[:, None], np.full((7, 3), 9.5)):
+        records = corpus(scores, tiers=["x"] * 7)
+        checked(select(records, Wish(size, strategy), errors_of(records)), records)
