@@ -19,9 +19,17 @@ if TYPE_CHECKING:
     from distributed import Client
 
 # %% auto #0
-__all__ = ['work']
+__all__ = ['check_processes', 'work']
 
-# %% ../../nbs/core/07_work.ipynb #c452dc21
+# %% ../../nbs/core/07_work.ipynb #95ecb82e
+def check_processes(
+    processes: int,
+) -> None:
+    "UsageError for less than one; a tool asks before it touches anything."
+    if processes < 1:
+        raise UsageError(f"processes is {processes}; give at least 1")
+
+
 def _engine(
     function: Callable[[Item], Value],
     processes: int,
@@ -30,8 +38,7 @@ def _engine(
     seconds_per_item: float | None,
 ) -> Engine[Item, Value]:
     "The engine for these wishes; UsageError when they contradict each other."
-    if processes < 1:
-        raise UsageError(f"processes is {processes}; give at least 1")
+    check_processes(processes)
     if client is None and processes == 1 and seconds_per_item is None:
         if initializer is not None:
             initializer()
