@@ -45,9 +45,9 @@ def utc_text(
         raise UsageError(f"the time {moment.isoformat()} has no time zone: add one, such as Z for UTC")
     return moment.astimezone(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
-# %% ../../nbs/review/02b_database.ipynb #8415448d
+# %% ../../nbs/review/02b_database.ipynb #074653f2
 BUSY_MS = 5_000
-_PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", f"busy_timeout = {BUSY_MS}")
+_PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", f"busy_timeout = {BUSY_MS}", "secure_delete = ON")
 _SETTINGS = (
     f"SELECT set_config('lock_timeout', '{BUSY_MS}ms', false)",
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
