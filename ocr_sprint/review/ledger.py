@@ -65,7 +65,9 @@ class Change:
     def last(self, table: Table) -> int:
         "The greatest number in one of the job's tables; 0 when there is none."
         number = table.c.run if table is runs else table.c.n
-        found: int | None = self.connection.execute(select(func.max(number)).where(table.c.job_seq == self.row.seq)).scalar()
+        found: int | None = self.connection.execute(
+            select(func.max(number)).where(table.c.job_seq == self.row.seq)
+        ).scalar()
         return found or 0
 
     def append(self, table: Table, columns: Mapping[str, Any]) -> None:
@@ -158,7 +160,9 @@ def keep_document(
 ) -> None:
     "Keep a document's file; DataError when it has another hash."
     if sha256_hex(content) != document_sha256:
-        raise DataError(f"the document {document_sha256} has another hash: {sha256_hex(content)}; hand over its own bytes")
+        raise DataError(
+            f"the document {document_sha256} has another hash: {sha256_hex(content)}; hand over its own bytes"
+        )
     try:
         kind: str = media_type(content)
     except DataError:  # what the pipeline cannot read is kept all the same
@@ -168,8 +172,9 @@ def keep_document(
         new = {"document_sha256": document_sha256, "media_type": kind, "content": content}
         connection.execute(_insert(connection, documents).values(new).on_conflict_do_nothing())
 
-# %% ../../nbs/review/04a_ledger.ipynb #545a1d5f
+# %% ../../nbs/review/04a_ledger.ipynb #bac35ddc
 _PIPELINE = "pipeline"  # who takes an approval back when a document is read again
+_FIRST = ("filename", "source_kind", "document_sha256")  # stay as the document first came: so do lines of the past
 
 
 def add_result(
@@ -194,5 +199,5 @@ def add_result(
     said = {name: columns[name] for name in ("engine", "error", "confidence", "review_flags")}
     change.append(runs, {"run": run, "finished_at": change.at, **said, **result_hashes(columns["result"])})
     connection.execute(tasks.delete().where(tasks.c.job_seq == row.seq))
-    change.save({**columns, **revoked, "run": run})
+    change.save({name: columns[name] for name in columns if name not in _FIRST} | revoked | {"run": run})
     return str(row.job_id)
