@@ -150,7 +150,7 @@ def command(
 
     return main
 
-# %% ../../nbs/tools/00_cli.ipynb #1518117e
+# %% ../../nbs/tools/00_cli.ipynb #dbebbe2f
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "demo": ("ocr_sprint.tools.demo:demo", "Show the whole way from fictitious letters to a ground-truth corpus."),
@@ -159,6 +159,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "Write fictitious letters with exact truth: NNN.pdf or NNN.png beside NNN.json.",
         ),
         "ingest": ("ocr_sprint.tools.ingest:ingest", "Read PDF and image files into jobs."),
+        "worker": ("ocr_sprint.tools.worker:worker", "Read the documents that wait in the queue."),
         "export_ground_truth": (
             "ocr_sprint.tools.export_ground_truth:export_ground_truth",
             "Export reviewed letters as ground-truth lines (JSON lines with twelve keys).",
