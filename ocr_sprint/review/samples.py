@@ -24,7 +24,7 @@ from .schema import events, jobs, runs
 __all__ = ['CURRENT_RUN', 'EVENT_COLUMNS', 'STREAM_ROWS', 'conditions', 'sample_queries', 'merged', 'snapshot', 'rows', 'walk',
            'samples']
 
-# %% ../../nbs/review/06b_samples.ipynb #c204bc08
+# %% ../../nbs/review/06b_samples.ipynb #552cd645
 CURRENT_RUN = (events.c.job_seq == jobs.c.seq) & (events.c.run == jobs.c.run)
 
 
@@ -32,7 +32,7 @@ def conditions(
     filters: Filters,
 ) -> list[ColumnElement[bool]]:
     "What the filters ask of a job, but for the limit."
-    asked: list[ColumnElement[bool]] = [jobs.c.status != "queued"]
+    asked: list[ColumnElement[bool]] = [jobs.c.run > 0]
     if filters.approved_only:
         asked.append(jobs.c.approved.is_(True))
     if filters.since is not None:
