@@ -161,7 +161,7 @@ def place(
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
     return text.lstrip(".") or ("body" if source == "body" else None)
 
-# %% ../../nbs/api/00_errors.ipynb #467d2162
+# %% ../../nbs/api/00_errors.ipynb #b9a531d8
 _log = logging.getLogger("ocr_sprint.api")
 
 
@@ -184,6 +184,8 @@ async def _user_error(request: Request, error: Exception) -> Response:
 async def _invalid(_request: Request, error: Exception) -> Response:
     first = cast(RequestValidationError, error).errors()[0]
     field = place(first["loc"])
+    if field == "If-Match" and first["type"] == "missing":
+        return error_response(428, Problem(code=CODES[428][0], message=CODES[428][1], field=field))
     message = f"{field}: {first['msg']}" if field else str(first["msg"])
     return error_response(422, Problem(code="invalid", message=message, field=field))
 
