@@ -31,8 +31,8 @@ else:
     from backports import zstd
 
 # %% auto #0
-__all__ = ['LONGEST_LINE', 'file_sha256', 'atomic_writer', 'Line', 'Record', 'open_plain', 'read_lines', 'Quarantine',
-           'read_jsonl']
+__all__ = ['LONGEST_LINE', 'file_sha256', 'atomic_writer', 'Line', 'Record', 'open_plain', 'raw_lines', 'read_lines',
+           'Quarantine', 'read_jsonl']
 
 # %% ../../nbs/core/02_files.ipynb #0482e5e3
 def file_sha256(
@@ -122,7 +122,7 @@ class Record(Line):
 
     value: Json
 
-# %% ../../nbs/core/02_files.ipynb #92e4ffe9
+# %% ../../nbs/core/02_files.ipynb #0c44a640
 LONGEST_LINE = 64 * 2**20
 
 
@@ -138,11 +138,11 @@ def open_plain(
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def read_lines(
+def raw_lines(
     path: Path,
-) -> Iterator[Line]:
-    "Every line of the file with its place; DataError when the file itself is damaged."
-    number = offset = 0
+) -> Iterator[bytes]:
+    "Every line of the file as it stands, to its last byte; DataError when the file itself is damaged."
+    number = 0
     with open_plain(path) as file:
         while True:
             try:
@@ -154,9 +154,18 @@ def read_lines(
             number += 1
             if len(raw) > LONGEST_LINE:
                 raise DataError(f"{path}, line {number}: longer than {LONGEST_LINE} bytes; this is not a JSONL file")
-            mark = len(codecs.BOM_UTF8) if number == 1 and raw.startswith(codecs.BOM_UTF8) else 0
-            yield Line(path, number, offset + mark, raw[mark:].removesuffix(b"\n").removesuffix(b"\r"))
-            offset += len(raw)
+            yield raw
+
+
+def read_lines(
+    path: Path,
+) -> Iterator[Line]:
+    "Every line of the file with its place; DataError when the file itself is damaged."
+    offset = 0
+    for number, raw in enumerate(raw_lines(path), 1):
+        mark = len(codecs.BOM_UTF8) if number == 1 and raw.startswith(codecs.BOM_UTF8) else 0
+        yield Line(path, number, offset + mark, raw[mark:].removesuffix(b"\n").removesuffix(b"\r"))
+        offset += len(raw)
 
 # %% ../../nbs/core/02_files.ipynb #5059707b
 def _readable(
