@@ -16,7 +16,7 @@ import pytest
 from pdf_samples import A4, make_pdf, say, to_unicode
 from PIL import Image, ImageDraw, ImageFont
 
-from ocr_sprint.core.canonical import canonical
+from ocr_sprint.core.canonical import canonical, sha256_hex
 from ocr_sprint.core.cluster import local_cluster
 from ocr_sprint.core.errors import DataError, UsageError
 from ocr_sprint.core.work import work
@@ -27,6 +27,8 @@ from ocr_sprint.documents.ocr import EngineName, TesseractEngine, engine
 from ocr_sprint.documents.pages import Pixels, Span
 from ocr_sprint.documents.pipeline import Ingested, Processed, find_documents, ingest, process
 from ocr_sprint.documents.synthetic import Letter, Level, make_letter
+from ocr_sprint.review.database import reading
+from ocr_sprint.review.schema import documents
 from ocr_sprint.review.store import Store, open_store
 
 
@@ -149,6 +151,22 @@ def test_a_file_that_cannot_be_opened_stops_nobody(inbox: Path, store: Store, mo
     )
     assert found["7200-digital.pdf"].error is None
     assert len(found) == 7
+
+
+def test_a_file_that_changes_meanwhile_is_left_for_the_next_run(
+    inbox: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letter = inbox / "7200-digital.pdf"
+    first = letter.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "_content", lambda *_: None)
+        (changed,) = ingest([letter], store)
+    assert (changed.job_id, changed.error) == (None, f"{letter.name}: changed while it was read; ingest it again")
+    assert list(store.jobs()) == []
+    (done,) = ingest([letter], store)
+    assert done.error is None
+    with reading(store.engine) as connection:
+        assert connection.execute(documents.select()).all() == [(sha256_hex(first), "application/pdf", first)]
 
 
 def test_paths_that_are_no_files_are_a_mistake(tmp_path: Path, store: Store) -> None:
