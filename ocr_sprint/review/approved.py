@@ -24,7 +24,7 @@ from .schema import documents, jobs
 # %% auto #0
 __all__ = ['PROVED_REASONS', 'Letter', 'approved_letters']
 
-# %% ../../nbs/review/42_approved.ipynb #f961b7e1
+# %% ../../nbs/review/42_approved.ipynb #346aabdb
 class Letter(NamedTuple):
     "An approved letter, as far as training needs it."
 
@@ -70,7 +70,8 @@ def _letter(
         reason = "it was corrected after its approval"
     initial = final = None
     if reason is None:
-        initial, final = orjson.loads(orjson.dumps(rebuilt.initial)), orjson.loads(orjson.dumps(rebuilt.final))
+        final = orjson.loads(orjson.dumps(rebuilt.final))
+        initial = orjson.loads(orjson.dumps(rebuilt.initial)) if events else final
         reason = _reason(final, has_text)
     places = orjson.loads(evidence) if evidence is not None else None
     return Letter(satuan, sample.reviewed_at or "", initial, final, events, has_text, has_file, places, reason)

@@ -45,19 +45,19 @@ def field_units(
             found[here] += 1
     return found
 
-# %% ../../nbs/review/40_field_errors.ipynb #0c52b885
+# %% ../../nbs/review/40_field_errors.ipynb #8b092bb0
 def _is_row(difference: Difference) -> bool:
     "Whether one side has a row and the other has none."
     return isinstance(parse_path(difference.field_path)[-1], int) and None in (difference.first, difference.second)
 
 
 def letter_errors(
-    initial: Json,  # what the pipeline first said
+    initial: Json,  # what the pipeline first said; the very object `final` when nothing was corrected, to save time
     final: Json,  # what was approved
 ) -> tuple[Counter[str], Counter[str]]:  # values compared, and values that were wrong, by folded path
     "Compare one letter's first output with its approved answer."
     compared, wrong = field_units(final), Counter[str]()
-    for difference in differences(initial, final):
+    for difference in differences(initial, final) if initial is not final else ():
         path = fold_path(difference.field_path)
         if not (_is_row(difference) and difference.second is None):
             compared -= field_units(difference.second, path)
