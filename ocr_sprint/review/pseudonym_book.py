@@ -16,7 +16,7 @@ from .pseudonym_values import Image, folded_word
 # %% auto #0
 __all__ = ['NameIndex', 'carried', 'name_index', 'mentions', 'Book']
 
-# %% ../../nbs/review/32_pseudonym_book.ipynb #8678b4a7
+# %% ../../nbs/review/32_pseudonym_book.ipynb #e9547378
 _DIGIT_LIKE = str.maketrans("OIZSBGEALTq", "01258634179")
 _LETTER_LIKE = str.maketrans("0123456789", "OIZEASGTBg")
 
@@ -27,13 +27,13 @@ def _slip(
     shown: str,  # what the pseudonym has in the place of the right one
 ) -> str:
     "What the pseudonym has in the place of the wrong one."
-    if right.isdigit() and read.isdigit() and shown.isdigit():
+    if right.isdecimal() and read.isdecimal() and shown.isdecimal():
         return str((int(shown) + int(read) - int(right)) % 10)
-    if right.isdigit():
+    if right.isdecimal():
         return shown.translate(_LETTER_LIKE) if read.isalpha() else read
-    if read.isdigit():
+    if read.isdecimal():
         digit = shown.upper().translate(_DIGIT_LIKE)
-        return digit if digit.isdigit() else read
+        return digit if digit.isdecimal() else read
     if not (right.isalpha() and read.isalpha() and shown.isalpha()):
         return read
     step = ord(read.upper()[0]) - ord(right.upper()[0])
