@@ -4,6 +4,7 @@ import hashlib
 import json
 import sqlite3
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -21,6 +22,7 @@ from ocr_sprint.review.migrate import VERSIONS, migrate
 from ocr_sprint.review.schema import approvals, archived_results, events, jobs, metadata, properties, runs
 from ocr_sprint.review.store import open_store
 from ocr_sprint.review.trail import job_entries
+from ocr_sprint.tools.upgrade import main, upgrade
 
 # What the program of the first version wrote, and the sha256 of the corpora that it exported from it.
 OLD = json.loads((Path(__file__).parent / "data" / "three_tables.json").read_text())
@@ -319,3 +321,19 @@ def test_every_store_has_a_name_of_its_own(new_url, backend):
 
 def test_the_versions_are_those_that_the_program_names():
     assert VERSIONS == ("three_tables", "service", "audit")
+
+
+def test_the_command_moves_a_store_and_says_what_would_be_lost(url, capsys):
+    with busy_store(url) as store:
+        before = corpora(store)
+    assert main(["--store", url, "--to", "three_tables"]) == 2
+    assert "has no place for 1 archived results" in capsys.readouterr().err
+    assert main(["--store", url, "--to", "three_tables", "--discard"]) == 0
+    assert main(["--store", url]) == 0
+    assert [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        "audit -> three_tables",
+        "three_tables -> audit",
+    ]
+    with open_store(url, create=False) as store:
+        assert corpora(store) == before
+    assert get_args(get_type_hints(upgrade)["to"]) == VERSIONS

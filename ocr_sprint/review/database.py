@@ -35,7 +35,7 @@ from .schema import metadata, properties
 
 # %% auto #0
 __all__ = ['BUSY_MS', 'SCHEMA', 'OLDER', 'versions', 'utc_text', 'store_name', 'reading', 'writing', 'rebuilding',
-           'stored_schema', 'open_database']
+           'stored_schema', 'database_engine', 'open_database']
 
 # %% ../../nbs/review/02b_database.ipynb #ba923db1
 def utc_text(
@@ -266,15 +266,24 @@ def _postgresql(
     event.listen(engine, "connect", _set_up_postgresql)
     return engine
 
-# %% ../../nbs/review/02b_database.ipynb #bb814ce4
+# %% ../../nbs/review/02b_database.ipynb #763d1a98
+def database_engine(
+    url: str,  # sqlite:///FILE or postgresql://USER@HOST/DATABASE
+    *,
+    create: bool = False,  # whether a missing file of SQLite is made
+) -> Engine:
+    "A store's database without a look at its tables; UsageError for a URL that names none."
+    parsed = _parsed(url)
+    return _sqlite(parsed, create) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed)
+
+# %% ../../nbs/review/02b_database.ipynb #9aeb9a85
 def open_database(
     url: str,  # sqlite:///FILE or postgresql://USER@HOST/DATABASE
     *,
     create: bool = True,  # whether missing tables are made and older ones moved; readers say no
 ) -> Engine:
     "Open a store's database; UsageError for a URL that names none, DataError for one that is something else."
-    parsed = _parsed(url)
-    engine = _sqlite(parsed, create) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed)
+    engine = database_engine(url, create=create)
     try:
         _ensure_tables(engine, create)
         if engine.dialect.name == "sqlite":

@@ -21,7 +21,7 @@ from .replay import Event
 from .schema import approvals, events, jobs
 
 # %% auto #0
-__all__ = ['DEFAULT_STORE', 'Corrections', 'Store', 'open_store']
+__all__ = ['DEFAULT_STORE', 'Corrections', 'Store', 'store_url', 'open_store']
 
 # %% ../../nbs/review/05_store.ipynb #52e645d8
 def _stamp(
@@ -170,8 +170,15 @@ class Store(Corrections):
             _approve(change, by, actor)
             return existing_job(connection, job_id)
 
-# %% ../../nbs/review/05_store.ipynb #38a9b423
+# %% ../../nbs/review/05_store.ipynb #1dfb4b15
 DEFAULT_STORE = "sqlite:///ocr_sprint.db"
+
+
+def store_url(
+    url: str | None,
+) -> str:
+    "The store that is meant where none is named: $OCR_SPRINT_STORE, or else ocr_sprint.db in the working folder."
+    return url or os.environ.get("OCR_SPRINT_STORE") or DEFAULT_STORE
 
 
 def open_store(
@@ -182,5 +189,4 @@ def open_store(
     validate: Callable[[Json], object] | None = None,  # raises for what is no result; results in and corrected pass it
 ) -> Store:
     "Open a store. UsageError for a URL that names no usable file, DataError for a file that is something else."
-    url = url or os.environ.get("OCR_SPRINT_STORE") or DEFAULT_STORE
-    return Store(open_database(url, create=create), clock, validate)
+    return Store(open_database(store_url(url), create=create), clock, validate)

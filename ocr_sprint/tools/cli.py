@@ -164,9 +164,21 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "ocr_sprint.tools.export_ground_truth:export_ground_truth",
             "Export reviewed letters as ground-truth lines (JSON lines with twelve keys).",
         ),
+        "readiness": (
+            "ocr_sprint.tools.readiness:readiness",
+            "Say whether the corpus is big enough to fine-tune, and what to review next.",
+        ),
         "lint_filter": (
             "ocr_sprint.tools.lint_filter:lint_filter",
             "Check a filter package, and say how much of its prompt a provider can cache.",
+        ),
+        "batch_labeler": (
+            "ocr_sprint.tools.batch_labeler:batch_labeler",
+            "Label articles with a language model, resumable and within a budget.",
+        ),
+        "upgrade": (
+            "ocr_sprint.tools.upgrade:upgrade",
+            "Move a store's tables to this version of the program, or back to an older one.",
         ),
         "completion": (
             "ocr_sprint.tools.completion:completion",
