@@ -98,7 +98,7 @@ def _units(found: Readiness) -> Section:
     rows = [(unit.satuan, unit.counted, unit.missing, _days(unit.days)) for unit in short[:SHOWN_UNITS]]
     return Section("Units", words, *([Table(("unit", "letters", "missing", "days"), rows)] if rows else []))
 
-# %% ../../nbs/review/45_readiness_report.ipynb #b123df81
+# %% ../../nbs/review/45_readiness_report.ipynb #fc55d9fd
 SHOWN_FIELDS = 20
 
 
@@ -123,10 +123,11 @@ def _field_figure(signals: Sequence[Signal]) -> Figure:
     }
     axis = {"tickformat": ".0%", "rangemode": "tozero", "title": {"text": "share of values"}}
     layout = {
-        "height": 120 + 26 * len(shown),
+        "height": 140 + 26 * len(shown),
         "xaxis": axis,
         "yaxis": {"showgrid": False},
-        "legend": {"orientation": "h", "y": 1.12},
+        "margin": {"t": 40, "b": 60, "l": 20, "r": 20},
+        "legend": {"orientation": "h", "y": 1, "yanchor": "bottom"},
     }
     caption = "How often each field was read wrong, with 95 percent intervals, and how often two reviewers differ."
     return Figure(caption, {"data": [wrong, differ], "layout": layout})
