@@ -47,7 +47,7 @@ class Rates:
                 raise UsageError(f"{text!r} is no rate for {field.name}: write one such as 600/minute") from None
         return found
 
-# %% ../../nbs/api/02_rates.ipynb #e1cf44af
+# %% ../../nbs/api/02_rates.ipynb #a5df9318
 class Gate:
     "Counts what each caller asks for; safe for threads."
 
@@ -69,6 +69,11 @@ class Gate:
         if not self._limiter.hit(item, kind, account):
             wait = self._limiter.get_window_stats(item, kind, account).reset_time - time.time()
             raise ApiError(429, f"more than {item} {kind}", headers={"Retry-After": str(max(1, math.ceil(wait)))})
+
+    def running(self) -> int:
+        "How many downloads are running."
+        with self._lock:
+            return self._running.total()
 
     @contextmanager
     def download(self, account: str) -> Iterator[None]:
