@@ -19,7 +19,6 @@ from ocr_sprint.core.canonical import sha256_hex
 from ocr_sprint.core.errors import DataError, UsageError
 from ocr_sprint.review.formats import (
     CSV_COLUMNS,
-    KEYS,
     csv_cell,
     features,
     ground_truth_columns,
@@ -28,6 +27,7 @@ from ocr_sprint.review.formats import (
     write_csv,
     write_parquet,
 )
+from ocr_sprint.review.lines import LINE_KEYS
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 
@@ -121,7 +121,7 @@ def test_parquet_has_one_schema_whatever_the_lines_hold(tmp_path, corpus):
         write_parquet(part, tmp_path / f"{name}.parquet")
         schemas.append(pq.read_schema(tmp_path / f"{name}.parquet"))
     assert schemas[0].equals(schemas[1]) and schemas[1].equals(schemas[2])
-    assert tuple(schemas[0].names) == KEYS
+    assert tuple(schemas[0].names) == LINE_KEYS
 
 
 def test_parquet_has_row_groups_and_zstd(tmp_path):
