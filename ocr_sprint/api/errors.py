@@ -150,18 +150,32 @@ def problem_of(
         conflict.current = [CurrentValue(field_path=error.field_path, value=error.found)]
     return conflict
 
-# %% ../../nbs/api/00_errors.ipynb #de55a4bb
+# %% ../../nbs/api/00_errors.ipynb #28907de1
+def _way(
+    steps: Sequence[int | str],
+    body: Any,
+) -> str:
+    "Steps into a body as text, without those that name the kind of a thing and not a part of it."
+    text = ""
+    for number, step in enumerate(steps, 1):
+        inside = step in (body if isinstance(body, dict) else range(len(body)) if isinstance(body, list) else ())
+        if inside or number == len(steps) or body is None:
+            text += f"[{step}]" if isinstance(step, int) else f".{step}"
+            body = body[step] if inside else None
+    return text.removeprefix(".")
+
+
 def place(
     location: Sequence[int | str],  # as pydantic gives it: where the value came from, then the way into it
+    body: Any = None,  # the request's
 ) -> str | None:
-    "The parameter, header or field of the body that an error is about; None for the body as a whole."
+    "The parameter, header or field of the body that an error is about."
     source, *steps = location
-    if source == "header":
+    if source == "header" and steps:
         return "-".join(word.capitalize() for word in str(steps[0]).replace("_", "-").split("-"))
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
-    return text.lstrip(".") or ("body" if source == "body" else None)
+    return _way(steps, body) if steps else "body" if source == "body" else None
 
-# %% ../../nbs/api/00_errors.ipynb #b9a531d8
+# %% ../../nbs/api/00_errors.ipynb #a9d91f5e
 _log = logging.getLogger("ocr_sprint.api")
 
 
@@ -182,8 +196,9 @@ async def _user_error(request: Request, error: Exception) -> Response:
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:
-    first = cast(RequestValidationError, error).errors()[0]
-    field = place(first["loc"])
+    found = cast(RequestValidationError, error)
+    first = found.errors()[0]
+    field = place(first["loc"], found.body)
     if field == "If-Match" and first["type"] == "missing":
         return error_response(428, Problem(code=CODES[428][0], message=CODES[428][1], field=field))
     message = f"{field}: {first['msg']}" if field else str(first["msg"])
