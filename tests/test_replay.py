@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from review_samples import changes, histories, places, results, values
 
 from ocr_sprint.core.canonical import canonical, encode, sha256_hex
-from ocr_sprint.review.fieldpath import format_path, set_value
+from ocr_sprint.review.blame import blame
+from ocr_sprint.review.fieldpath import format_path, get_value, set_value
 from ocr_sprint.review.replay import (
     Drift,
     Event,
@@ -225,6 +226,21 @@ def test_i11_no_single_fault_makes_a_first_output_that_never_was(history, data):
 @given(results, results)
 def test_i11_a_result_edited_by_hand_fails_its_proof(initial, edited):
     assert (prove(reverse(edited, []), digest(initial)) is None) == same(initial, edited)
+
+
+def leaves(value):
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return [value] if inner is None else [leaf for part in inner for leaf in leaves(part)]
+
+
+@given(histories())
+def test_every_value_is_blamed_on_the_event_that_wrote_it(history):
+    initial, events, final = history
+    found = blame(final, events)
+    assert list(found) == [format_path(path) for path, value in places(final) if not isinstance(value, dict | list)]
+    for path, event in found.items():
+        written = leaves(initial if event is None else event.new_value)
+        assert any(same(get_value(final, path), value) for value in written)
 
 
 def test_drift_shows_no_personal_data():
