@@ -22,7 +22,7 @@ from .replay import Drift
 __all__ = ['FORMATS', 'Format', 'LINE_SCHEMA', 'LISTED', 'Drifted', 'Manifest', 'drifted', 'manifest_path', 'index_path',
            'manifest_bytes', 'read_manifest', 'IndexRow', 'Tally', 'index_rows', 'Difference', 'differences']
 
-# %% ../../nbs/review/06d_manifest.ipynb #622b5036
+# %% ../../nbs/review/06d_manifest.ipynb #3127dc7e
 FORMATS = ("jsonl", "parquet", "csv")
 Format: TypeAlias = Literal["jsonl", "parquet", "csv"]
 LINE_SCHEMA = 1  # the twelve keys
@@ -44,7 +44,7 @@ class Drifted(BaseModel):
     def __str__(self) -> str:
         return str(Drift(self.reason, self.event, self.field_path))  # type: ignore[arg-type]  # it was one of them
 
-
+# %% ../../nbs/review/06d_manifest.ipynb #02387ef3
 class Manifest(BaseModel):
     "The papers of one corpus."
 
