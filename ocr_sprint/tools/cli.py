@@ -150,7 +150,7 @@ def command(
 
     return main
 
-# %% ../../nbs/tools/00_cli.ipynb #dbebbe2f
+# %% ../../nbs/tools/00_cli.ipynb #2760f52d
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "demo": ("ocr_sprint.tools.demo:demo", "Show the whole way from fictitious letters to a ground-truth corpus."),
@@ -163,6 +163,14 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "export_ground_truth": (
             "ocr_sprint.tools.export_ground_truth:export_ground_truth",
             "Export reviewed letters as ground-truth lines (JSON lines with twelve keys).",
+        ),
+        "verify": (
+            "ocr_sprint.tools.verify:verify",
+            "Check a store or a corpus: chains, proofs, replays, manifests.",
+        ),
+        "diff": (
+            "ocr_sprint.tools.diff:diff",
+            "Tell which letters were added, changed and removed between two corpora.",
         ),
         "readiness": (
             "ocr_sprint.tools.readiness:readiness",
