@@ -37,7 +37,7 @@ def entry_hash(
     "The hash of one entry and, through `prev_hash`, of all before it; DataError when a field is no JSON."
     return sha256_hex(prev_hash.encode() + b"\n" + canonical([str(kind), dict(fields)]))
 
-# %% ../../nbs/review/02a_chain.ipynb #4450e8db
+# %% ../../nbs/review/02a_chain.ipynb #667dd8c1
 class Entry(NamedTuple):
     "One link of a job's chain."
 
@@ -49,7 +49,7 @@ class Entry(NamedTuple):
     @property
     def number(self) -> Json:
         "Its number among the job's entries of the same kind."
-        return self.fields["run" if self.kind == "runs" else "n"]
+        return self.fields.get("run" if self.kind == "runs" else "n")
 
 
 def stored_entry(
@@ -69,7 +69,7 @@ def next_entry(
     "The entry that follows on `head`."
     return Entry(kind, fields, head, entry_hash(head, kind, fields))
 
-# %% ../../nbs/review/02a_chain.ipynb #4aadb3ad
+# %% ../../nbs/review/02a_chain.ipynb #57082f1f
 @dataclass(frozen=True)
 class ChainFault:
     "Where a chain breaks."
@@ -93,8 +93,9 @@ def verify_chain(
     "Walk a job's chain from its newest entry to its first; the first fault on that way, then what lies beside it."
     left: dict[str, Entry] = {}
     for entry in entries:
-        if left.setdefault(entry.hash, entry) is not entry:
+        if entry.hash in left:
             return ChainFault("stray", entry.hash, entry.kind, entry.number)
+        left[entry.hash] = entry
     wanted = head
     while wanted != GENESIS:
         found = left.pop(wanted, None)

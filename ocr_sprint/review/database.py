@@ -180,7 +180,7 @@ def stored_schema(
         raise DataError(f"{name} is no store of this version of ocr_sprint; name another one")
     return OLDER[0] if first else None
 
-# %% ../../nbs/review/02b_database.ipynb #1bce4903
+# %% ../../nbs/review/02b_database.ipynb #312a898d
 def _create_tables(
     connection: Connection,  # with the right to write
 ) -> None:
@@ -221,6 +221,10 @@ def _ensure_tables(
         migrate(engine, SCHEMA)
     elif version != SCHEMA:
         raise DataError(f"{name} was written by a newer version of ocr_sprint ({version}); update the program")
+    if create and engine.dialect.name == "postgresql":
+        from ocr_sprint.review.places import place_again  # it needs this page
+
+        place_again(engine)
 
 # %% ../../nbs/review/02b_database.ipynb #9a5e86be
 _ADVICE = "write sqlite:///FILE, such as sqlite:///ocr_sprint.db, or postgresql://USER@HOST/DATABASE"
