@@ -210,14 +210,14 @@ def prove(
     found = sha256_hex(canonical(initial))
     return None if found == initial_sha256 else Drift("hash_mismatch", expected=initial_sha256, found=found)
 
-# %% ../../nbs/review/01_replay.ipynb #539f383e
+# %% ../../nbs/review/01_replay.ipynb #a179eb3e
 def lower(
-    events: Sequence[Event],  # in order, oldest first
+    events: Sequence[Event],  # in any order
     past: Sequence[Json],  # their states, as `states` gives them
-) -> list[Event]:  # as many, each of them a `set`
+) -> list[Event]:  # as many, each of them a `set`, oldest first
     "The same history in nothing but `set` events: `add` and `remove` become a set of the list or object around them."
     lowered = []
-    for event, before, after in zip(events, past, past[1:], strict=False):
+    for event, before, after in zip(sorted(events, key=_BY_NUMBER), past, past[1:], strict=False):
         if event.op != "set":
             path = parent_path(event.field_path)
             old, new = get_value(before, path), get_value(after, path)
