@@ -55,7 +55,7 @@ class Pace:
         "Return units that were reserved and not used."
         self.due -= amount / self.rate
 
-# %% ../../nbs/core/08c_llm_limits.ipynb #76fff894
+# %% ../../nbs/core/08c_llm_limits.ipynb #d06dd36e
 @dataclass(frozen=True)
 class Limits:
     "What the account allows in a minute; None: no limit is known."
@@ -91,7 +91,8 @@ class Limiter:
         self.closed_until = float("-inf")  # the provider asked for this pause
         self.slowed_at = float("-inf")
         self.updated_at: float | None = None
-        self.sent: deque[float] = deque()  # times of the last minute's attempts
+        self.accepted: deque[float] = deque()  # when attempts were not refused, in the last minute
+        self.recent: deque[bool] = deque(maxlen=50)  # of the last attempts, whether they were refused
 
     def reserve(
         self,
@@ -102,18 +103,19 @@ class Limiter:
         self._recover(now)
         amounts = {"requests": 1, "input": estimate.input, "output": estimate.output + estimate.thoughts}
         waits = [pace.reserve(amounts[name], now) for name, pace in self.paces.items()]
-        wait = max([self.closed_until - now, 0.0, *waits])
-        self.sent.append(now + wait)
-        while self.sent[0] < now - 60:
-            self.sent.popleft()
-        return wait
+        return max([self.closed_until - now, 0.0, *waits])
 
     def settle(
         self,
         estimate: Usage,  # as it was reserved
         used: Usage,
+        now: float,
     ) -> None:
-        "Correct the estimate when the attempt is over."
+        "Correct the estimate when an attempt is over that was not refused."
+        self.recent.append(False)
+        self.accepted.append(now)
+        while self.accepted[0] < now - 60:
+            self.accepted.popleft()
         spare = {"input": estimate.input - used.input}
         spare["output"] = estimate.output + estimate.thoughts - used.output - used.thoughts
         for name, amount in spare.items():
@@ -126,23 +128,27 @@ class Limiter:
         started: float,  # when the refused attempt was sent
         now: float,
     ) -> None:
-        "Close for the time asked, and slow down once for all attempts that were under way together."
+        "Close for the time asked; slow down when most of the latest attempts were refused."
         self.closed_until = max(self.closed_until, now + (seconds or 0.0))
-        if "requests" not in self.paces:
-            self.paces["requests"] = Pace(max(1, len(self.sent)))
-            self.paces["requests"].highest = float("inf")
-        slower = started >= self.slowed_at
+        self.recent.append(True)
+        slower = started >= self.slowed_at and len(self.recent) >= 32 and sum(self.recent) > len(self.recent) / 2
+        if slower:
+            self.slowed_at = now
+            self.recent.clear()
+            if "requests" not in self.paces:
+                self.paces["requests"] = Pace(max(1, len(self.accepted)))
+                self.paces["requests"].highest = float("inf")
         for pace in self.paces.values():
             pace.due = max(pace.due, self.closed_until)
             pace.factor = max(0.05, pace.factor * 0.7) if slower else pace.factor
-        self.slowed_at = now if slower else self.slowed_at
 
     def _recover(self, now: float) -> None:
-        "Go back to the stated limits within five minutes."
+        "Go back to the stated limits within five minutes; try more where none was stated."
         passed = 0.0 if self.updated_at is None else now - self.updated_at
         self.updated_at = now
         for pace in self.paces.values():
-            pace.factor = min(pace.highest, pace.factor + passed / 300)
+            learnt = pace.highest > 1
+            pace.factor = min(pace.highest, pace.factor * 2 ** (passed / 30) if learnt else pace.factor + passed / 300)
 
 # %% ../../nbs/core/08c_llm_limits.ipynb #655b1f84
 def backoff(

@@ -149,7 +149,7 @@ class Counts:
             return Stop("fatal", f"the first 20 records were all refused; the last one: {after.detail}")
         return None
 
-# %% ../../nbs/ground_truth/03e_label_run.ipynb #8cb9aafa
+# %% ../../nbs/ground_truth/03e_label_run.ipynb #86ee374a
 class _Record:
     "One record on its way to an end."
 
@@ -181,9 +181,10 @@ class _Record:
         except Exception as error:  # of an adapter: a fault of it costs this attempt and not the run
             outcome = TryAgain(f"{type(error).__name__}: {error}", paid=True)
         usage, cost = run.account.settle(outcome, most)
-        run.limiter.settle(estimate, usage if any(usage) else estimate)
         if isinstance(outcome, RateLimited):
             run.limiter.refused(outcome.seconds, sent, time.monotonic())
+        else:
+            run.limiter.settle(estimate, usage if any(usage) else estimate, time.monotonic())
         self.tries.cost += cost
         after = decide(outcome, self.tries, run.asking.package.config, run.random)
         self._note(after, usage, cost, time.monotonic() - sent)
