@@ -21,7 +21,7 @@ from .strategies import Wish
 from .table import Records
 
 # %% auto #0
-__all__ = ['TestKind', 'Division', 'TrainingSet', 'undo_weights', 'build_training_set']
+__all__ = ['TestKind', 'Division', 'TrainingSet', 'undo_weights', 'build_training_set', 'build_around']
 
 # %% ../../nbs/ground_truth/34_training_set.ipynb #2e4340d6
 TestKind: TypeAlias = Literal["natural", "covered", "both"]
@@ -148,3 +148,33 @@ def build_training_set(
             splits |= halves
     distances = {name: distance(coded, np.isin(np.arange(len(records)), rows)) for name, rows in splits.items()}
     return TrainingSet(selection, pool, splits, undo_weights(coded, splits["train"]), distances)
+
+# %% ../../nbs/ground_truth/34_training_set.ipynb #f9183561
+def build_around(
+    frozen: npt.NDArray[np.int64],  # rows of the test set
+    records: Records,
+    wish: Wish,
+    division: Division,  # whose share for the test set is left out
+    errors: Reals | None = None,
+    groups: npt.NDArray[np.int64] | None = None,
+) -> TrainingSet:
+    "Divide and select without the records of a test set that stands already."
+    groups = np.arange(len(records)) if groups is None else groups
+    sizes = division.sizes(wish.size)
+    size = sizes["train"] + sizes["val"]
+    if not size:
+        raise UsageError("training and validation are empty; give them ratios above 0")
+    rest = np.flatnonzero(~np.isin(groups, groups[frozen]))
+    test: TestKind = "natural" if division.test == "both" else division.test
+    made = build_training_set(
+        records.take(rest),
+        replace(wish, size=size),
+        Division(sizes["train"] / size, sizes["val"] / size, 0.0, test),
+        None if errors is None else errors[rest],
+        groups[rest],
+    )
+    splits = {name: rest[rows] for name, rows in made.splits.items()} | {"test": np.sort(frozen)}
+    coded = code_records(records)
+    distances = {name: distance(coded, np.isin(np.arange(len(records)), rows)) for name, rows in splits.items()}
+    selection = replace(made.selection, rows=rest[made.selection.rows])
+    return replace(made, selection=selection, pool=rest[made.pool], splits=splits, distances=distances)
