@@ -186,6 +186,14 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "ocr_sprint.tools.batch_labeler:batch_labeler",
             "Label articles with a language model, resumable and within a budget.",
         ),
+        "analyze_coverage": (
+            "ocr_sprint.tools.analyze_coverage:analyze_coverage",
+            "Say what the scores of a ground truth cover, and which records to label next.",
+        ),
+        "select_training_set": (
+            "ocr_sprint.tools.select_training_set:select_training_set",
+            "Select a training set and prove how good it is: train, val and test files, reports, a manifest.",
+        ),
         "upgrade": (
             "ocr_sprint.tools.upgrade:upgrade",
             "Move a store's tables to this version of the program, or back to an older one.",
