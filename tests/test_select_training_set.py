@@ -1,0 +1,260 @@
+"""The two commands from labels to files: every flag of the requirements, bytes, manifests, and what a mistake says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ocr_sprint.core.files import atomic_writer
+from ocr_sprint.ground_truth.coverage import Coverage
+from ocr_sprint.ground_truth.pool import read_ids
+from ocr_sprint.tools.analyze_coverage import main as analyze_coverage
+from ocr_sprint.tools.select_training_set import main as select_training_set
+
+DIMENSIONS = ("agency", "progress", "connection", "wonder")
+Run = Callable[..., dict[str, Any]]
+
+
+def articles(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    generator = np.random.default_rng(seed)
+    scores = np.clip(np.round(generator.normal(3, 2, (count, 1)) + generator.normal(0, 1.5, (count, 4)), 0), 0, 10)
+    made = []
+    for index, row in enumerate(scores.tolist()):
+        mean = sum(row) / 4
+        tier = "impact" if mean > 5 else "connection" if mean > 3 else "not_uplifting"
+        words = " ".join(f"kata{number}" for number in generator.integers(0, 10**6, 30))
+        label = {**dict(zip(DIMENSIONS, row, strict=True)), "tier": tier, "reasoning": "karena ✓"}
+        made.append({"id": f"a{index}", "source": f"s{index % 7}", "text": words, "uplifting_analysis": label})
+    return made
+
+
+@pytest.fixture
+def labeled(tmp_path: Path) -> Path:
+    path = tmp_path / "labeled_articles.jsonl"
+    with atomic_writer(path) as out:
+        for number, record in enumerate(articles(900)):
+            out.write(json.dumps(record, ensure_ascii=bool(number % 2)).encode() + b"\n")
+    return path
+
+
+@pytest.fixture
+def run(labeled: Path, tmp_path: Path) -> Run:
+    def call(*flags: str, out: str = "training", code: int = 0) -> dict[str, Any]:
+        folder = tmp_path / out
+        assert select_training_set(["--labeled-file", str(labeled), "--output-dir", str(folder), *flags]) == code
+        found: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+        return found
+
+    return call
+
+
+def lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def test_the_command_of_the_requirements(run: Run, labeled: Path, tmp_path: Path) -> None:
+    flags = "--target-size 300 --strategy maximize_coverage --train-ratio 0.8 --val-ratio 0.1 --test-ratio 0.1"
+    manifest = run(*flags.split(), "--dimensions", ",".join(DIMENSIONS))
+    folder = tmp_path / "training"
+    names = {path.name for path in folder.iterdir()}
+    assert {"train.jsonl", "val.jsonl", "test.jsonl", "selection_report.md", "coverage_comparison.md"} <= names
+    source = lines(labeled)
+    chosen = [lines(folder / f"{name}.jsonl") for name in ("train", "val", "test")]
+    assert [len(part) for part in chosen] == [240, 30, 30]
+    every = [line for part in chosen for line in part]
+    assert len(set(every)) == 300
+    assert set(every) <= set(source)
+    assert manifest["gap"] <= 0.005
+    assert manifest["score"] <= manifest["bound"]
+    assert manifest["dimensions"] == list(DIMENSIONS)
+
+
+@pytest.mark.parametrize("strategy", ["balanced_tiers", "extreme_focus", "raking", "random"])
+def test_every_strategy_writes_a_set(run: Run, strategy: str) -> None:
+    assert run("--target-size", "100", "--strategy", strategy)["wish"]["strategy"] == strategy
+
+
+def test_the_same_call_writes_the_same_bytes(run: Run, tmp_path: Path) -> None:
+    run("--target-size", "200", out="one")
+    run("--target-size", "200", out="two")
+    for name in ("train.jsonl", "val.jsonl", "test.jsonl", "weights.jsonl", "selection_report.md", "manifest.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_the_order_and_number_of_files_changes_no_id(run: Run, labeled: Path, tmp_path: Path) -> None:
+    first = run("--target-size", "200")
+    whole = lines(labeled)
+    parts = [tmp_path / f"part{number}.jsonl{suffix}" for number, suffix in enumerate(("", ".gz", ".zst"))]
+    for number, part in enumerate(parts):
+        with atomic_writer(part) as out:
+            out.writelines(whole[::-1][number::3])
+    folder = tmp_path / "parts"
+    files = [str(part) for part in parts]
+    assert select_training_set(["--labeled-file", *files, "--output-dir", str(folder), "--target-size", "200"]) == 0
+    again = json.loads((folder / "manifest.json").read_text())
+    assert again["digest"] == first["digest"]
+    for name, split in first["splits"].items():
+        assert again["splits"][name]["ids_sha256"] == split["ids_sha256"]
+        assert set(lines(folder / f"{name}.jsonl")) == set(lines(tmp_path / "training" / f"{name}.jsonl"))
+
+
+def test_a_frozen_test_set_is_never_trained_on(run: Run, tmp_path: Path) -> None:
+    run("--target-size", "200", out="first")
+    frozen = tmp_path / "first" / "test.jsonl"
+    run("--target-size", "300", "--strategy", "extreme_focus", "--frozen-test", str(frozen), out="second")
+    assert lines(tmp_path / "second" / "test.jsonl") == lines(frozen)
+    trained = read_ids(tmp_path / "second" / "train.jsonl") | read_ids(tmp_path / "second" / "val.jsonl")
+    assert not trained & read_ids(frozen)
+    run("--target-size", "200", "--exclude", str(tmp_path / "first" / "train.jsonl"), out="third")
+    assert not read_ids(tmp_path / "third" / "train.jsonl") & read_ids(tmp_path / "first" / "train.jsonl")
+
+
+def test_copies_stay_in_one_split(labeled: Path, tmp_path: Path) -> None:
+    with labeled.open("ab") as out:
+        for number, line in enumerate(lines(labeled)[:200]):
+            record = json.loads(line)
+            out.write(json.dumps({**record, "id": f"copy{number}", "text": record["text"].upper()}).encode() + b"\n")
+    folder = tmp_path / "training"
+    assert (
+        select_training_set(["--labeled-file", str(labeled), "--output-dir", str(folder), "--target-size", "800"]) == 0
+    )
+    held = [
+        {found.replace("copy", "a") for found in read_ids(folder / f"{name}.jsonl")}
+        for name in ("train", "val", "test")
+    ]
+    assert not held[0] & held[1] | held[0] & held[2] | held[1] & held[2]
+
+
+def test_groups_by_column_stay_in_one_split(run: Run, tmp_path: Path) -> None:
+    flags = "--test covered --group-by source --train-ratio 0.6 --val-ratio 0.2 --test-ratio 0.2"
+    run("--target-size", "840", *flags.split())
+    held = [
+        {json.loads(line)["source"] for line in lines(tmp_path / "training" / f"{name}.jsonl")}
+        for name in ("train", "val", "test")
+    ]
+    assert sum(map(len, held)) == len(set.union(*held)) == 7
+
+
+def test_difficulty_and_active_learning_read_predictions(run: Run, labeled: Path, tmp_path: Path) -> None:
+    predictions = tmp_path / "predictions.jsonl"
+    off = {}
+    with atomic_writer(predictions) as out:
+        for index, line in enumerate(lines(labeled)):
+            record = json.loads(line)
+            off[record["id"]] = index % 10 / 2
+            guess = {name: record["uplifting_analysis"][name] + off[record["id"]] for name in DIMENSIONS}
+            out.write(json.dumps({"id": record["id"], "prediction": guess}).encode() + b"\n")
+    flags = ("--model-predictions", str(predictions), "--target-size", "100")
+    active = run("--strategy", "active_learning", *flags, out="active")
+    assert active["mean_error"] > 3.0
+    run("--filter-by-difficulty", "hard", *flags, out="hard")
+    run("--filter-by-difficulty", "easy", *flags, out="easy")
+    for out_name, hardest in (("hard", 3.0), ("easy", -1.5)):
+        for found in read_ids(tmp_path / out_name / "train.jsonl"):
+            assert off[found] >= hardest if hardest > 0 else off[found] <= -hardest
+    tiers = run("--filter-by-difficulty", "hard", "--target-size", "100", out="tiers")
+    assert any("by the edges of the tiers" in note for note in tiers["notes"])
+
+
+def test_both_kinds_of_test_set(run: Run, tmp_path: Path) -> None:
+    manifest = run("--target-size", "300", "--test", "both")
+    assert {name: split["records"] for name, split in manifest["splits"].items()} == {
+        "train": 240,
+        "val": 30,
+        "test": 30,
+        "test_covered": 30,
+    }
+    assert manifest["splits"]["test"]["distance"] < manifest["splits"]["test_covered"]["distance"]
+    run("--target-size", "300")
+    assert not (tmp_path / "training" / "test_covered.jsonl").exists()
+
+
+def test_weights_bring_the_margins_back(run: Run, labeled: Path, tmp_path: Path) -> None:
+    manifest = run("--target-size", "500")
+    scores = {r["id"]: r["uplifting_analysis"]["agency"] for r in map(json.loads, lines(labeled))}
+    weights = {r["id"]: r["weight"] for r in map(json.loads, lines(tmp_path / "training" / "weights.jsonl"))}
+    ids = list(weights)
+    assert set(ids) == read_ids(tmp_path / "training" / "train.jsonl")
+    weighted = np.average([scores[found] for found in ids], weights=[weights[found] for found in ids])
+    assert weighted == pytest.approx(np.mean(list(scores.values())), abs=0.1)
+    assert 0 < manifest["effective_size"] <= 400
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--test-ratio 0.2", "must add up to 1"),
+        ("--target-size 2000", "2000 records are wanted and 900 can be used"),
+        ("--target-size 0", "the target size is 0"),
+        ("--dimensions agency,progres", "did you mean progress?"),
+        ("--strategy active_learning --target-size 100", "active_learning needs --model-predictions"),
+        ("--scale 10", "a scale has two ends"),
+        ("--exclude gone.jsonl", "gone.jsonl: cannot be read"),
+        ("--group-by satuan", "no record has 'satuan'"),
+        ("--target-size 100 --test covered --group-by uplifting_analysis.reasoning", "groups are never divided"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(
+    labeled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: str, message: str
+) -> None:
+    folder = tmp_path / "training"
+    code = select_training_set(["--labeled-file", str(labeled), "--output-dir", str(folder), *flags.split()])
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ocr_sprint")]
+    assert code in (1, 2)
+    assert len(said) == 1
+    assert message in said[0]
+    assert not (folder / "manifest.json").exists()
+
+
+def test_predictions_for_other_ids_are_refused(
+    labeled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "predictions.jsonl"
+    with atomic_writer(other) as out:
+        out.write(json.dumps({"id": "x1", "prediction": dict.fromkeys(DIMENSIONS, 5)}).encode() + b"\n")
+    flags = ["--strategy", "active_learning", "--target-size", "100", "--model-predictions", str(other)]
+    assert select_training_set(["--labeled-file", str(labeled), *flags]) == 2
+    assert "scores for 0 of 900 records; there are none for a0, a1, a2 and others" in capsys.readouterr().err
+
+
+def test_rejected_records_are_said_and_strict_counts_them(
+    run: Run, labeled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with labeled.open("ab") as out:
+        out.write(b'{"id": "bad", "uplifting_analysis": {"agency": 99}}\n')
+    manifest = run("--target-size", "100", "--strict", code=3)
+    assert manifest["rejected"] == {"score off the scale": 1}
+    assert "read 901, used 900, rejected 1; score off the scale: 1" in capsys.readouterr().err
+    assert "line 901: agency is 99" in (tmp_path / "training" / "selection_report.md").read_text()
+
+
+def test_coverage_is_written_three_times(labeled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "coverage_report.json"
+    assert analyze_coverage(["--labeled-file", str(labeled), "--output", str(output)]) == 0
+    found = Coverage.model_validate_json(output.read_bytes())
+    assert [entry.name for entry in found.dimensions] == list(DIMENSIONS)
+    assert found.used == 900
+    assert output.with_suffix(".md").read_text().startswith("# Coverage")
+    assert "plotly" in output.with_suffix(".html").read_text()
+    assert capsys.readouterr().out == ""
+    assert analyze_coverage(["--labeled-file", str(labeled)]) == 0
+    assert capsys.readouterr().out == output.with_suffix(".md").read_text()
+
+
+def test_the_only_labels_below_datasets_are_found(
+    labeled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "datasets" / "ground_truth_20k" / "uplifting"
+    place.mkdir(parents=True)
+    labeled.rename(place / labeled.name)
+    monkeypatch.chdir(tmp_path)
+    assert select_training_set(["--target-size", "100", "--strategy", "extreme_focus"]) == 0
+    assert (place / "training_100_extreme_focus" / "manifest.json").is_file()
+    (tmp_path / "datasets" / "labeled_articles.jsonl").touch()
+    assert select_training_set(["--target-size", "100"]) == 2
+    assert "which labels? there are 2" in capsys.readouterr().err
