@@ -106,13 +106,13 @@ class _Desk:
         for task in self.tasks.values():
             release(self._store, task)
 
-# %% ../../nbs/tools/10_worker.ipynb #d1db328a
+# %% ../../nbs/tools/10_worker.ipynb #1ccefe38
 class _Asked:
     "How often this process was asked to end."
 
-    def __init__(self, with_parent: bool) -> None:
+    def __init__(self, parent: int | None) -> None:
         self.times = 0
-        self._parent = os.getppid() if with_parent else None
+        self._parent = parent
 
     @property
     def to_end(self) -> bool:
@@ -147,7 +147,7 @@ def _work(
             return
         yield from desk.settle()
 
-# %% ../../nbs/tools/10_worker.ipynb #ca34d826
+# %% ../../nbs/tools/10_worker.ipynb #5b05550e
 def worker(
     engine: Literal["paddle", "rapidocr", "tesseract"] = "paddle",  # what recognises pages without a text layer
     processes: int = 1,  # letters read at the same time, each in a process with an engine of about 0.3 GB
@@ -156,7 +156,7 @@ def worker(
     seconds: int = 600,  # of computing that a letter may take
     megabytes: int = 2048,  # of memory that a letter may take beside the engine
     lease: int = 60,  # seconds after which other workers take over the letters of one that fell silent
-    with_parent: bool = False,  # end when the process that started this one has ended
+    parent: int | None = None,  # number of the process that starts this one: when it has ended, so does this
     store: str | None = None,  # database URL; OCR_SPRINT_STORE or sqlite:///ocr_sprint.db when absent
     json: bool = False,  # a line of JSON for each letter instead of a line of text
 ) -> int:
@@ -169,7 +169,7 @@ def worker(
     if lease < 1:
         raise UsageError(f"a lease of {lease} s ends before it begins; give at least 1")
     counts: Counter[str] = Counter()
-    asked = _Asked(with_parent)
+    asked = _Asked(parent)
     bounds = {"megabytes": megabytes, "seconds": seconds}
     with (
         open_store(store, create=False, validate=parse_result) as jobs,
