@@ -62,6 +62,14 @@ def _all_may_enter(folder: Path) -> bool:
     return all(place.stat().st_mode & 0o005 == 0o005 for place in [folder, *folder.parents])
 
 
+def _ended(keeper: subprocess.Popen[bytes]) -> bool:
+    """Whether the server that a keeper watches is gone; the keeper itself waits for us."""
+    if keeper.poll() is not None:
+        return True
+    children = psutil.Process(keeper.pid).children()
+    return bool(children) and all(child.status() == "zombie" for child in children)
+
+
 class PostgresServer:
     """One server with its data in a temporary folder; `start`, `kill` and `stop` it."""
 
@@ -124,7 +132,7 @@ class PostgresServer:
                 connect(self.url).close()
                 return
             except psycopg.OperationalError as error:
-                if keeper.poll() is not None or time.monotonic() > deadline:
+                if _ended(keeper) or time.monotonic() > deadline:
                     log = (self.folder / "log").read_text()[-2000:]
                     raise ServerError(f"PostgreSQL does not start: {error}\n{log}") from None
                 time.sleep(0.02)
