@@ -211,3 +211,12 @@ def test_what_is_no_number_is_none(value: Any) -> None:
         if value is None
         else Fault("score is not a number", f"agency is {str(value)!r}")
     )
+
+
+def test_a_file_without_usable_records_has_no_sidecar(tmp_path: Path) -> None:
+    good, bad = written(tmp_path / "a.jsonl", [labelled(0)]), written(tmp_path / "b.jsonl", [{"id": "b"}])
+    for _ in range(2):
+        records, account = read_records([good, bad], find_layout([labelled(0)]))
+        assert (records.ids, account.read, account.used) == (["a0"], 2, 1)
+    assert sidecar_path(good).exists()
+    assert not sidecar_path(bad).exists()
