@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from configparser import ConfigParser
 from contextlib import chdir
 from html.parser import HTMLParser
@@ -45,13 +45,22 @@ def published_address() -> str:
     return settings["DEFAULT"]["doc_host"] + settings["DEFAULT"]["doc_baseurl"]
 
 
+def pages_of(section: Mapping[str, Any]) -> Iterator[str]:
+    """The pages of a section of nbdev's sidebar; those of a folder inside it stand where the folder stands."""
+    for entry in section["contents"]:
+        if isinstance(entry, str):
+            yield page_name(entry)
+        else:
+            yield from pages_of(entry)
+
+
 def toctrees(contents: Sequence[Any]) -> Iterator[str]:
     """The toctrees of nbdev's sidebar: tutorials before the reference, pages that stand alone last."""
     sections = [entry for entry in contents if isinstance(entry, dict)]
     sections.sort(key=lambda section: section["section"] != "tutorials")
     alone = [entry for entry in contents if isinstance(entry, str) and entry != "index.ipynb"]
     for section in [*sections, {"section": "project", "contents": alone}]:
-        pages = "\n".join(page_name(page) for page in section["contents"])
+        pages = "\n".join(pages_of(section))
         yield f"```{{toctree}}\n:hidden:\n:caption: {section['section'].replace('_', ' ').capitalize()}\n\n{pages}\n```"
 
 

@@ -137,6 +137,17 @@ def test_tutorials_come_first_and_lone_pages_last() -> None:
     assert [words[:2] for words in captions] == expected
 
 
+def test_pages_of_a_folder_inside_a_folder_are_listed() -> None:
+    inner = {"section": "migrations", "contents": ["review/migrations/01_three_tables.ipynb"]}
+    (tree, _) = toctrees([{"section": "review", "contents": ["review/00_fieldpath.ipynb", inner]}])
+    assert tree.split(":caption: ")[1].split() == [
+        "Review",
+        "review/fieldpath",
+        "review/migrations/three_tables",
+        "```",
+    ]
+
+
 @pytest.mark.parametrize(("link", "fails"), [("#core/files:read_jsonl", False), ("#core/files:gone", True)])
 def test_a_link_to_a_missing_symbol_fails_the_build(tmp_path: Path, link: str, fails: bool) -> None:
     shown = new_code_cell("show_doc(read_jsonl)", outputs=[new_output("display_data", {"text/markdown": SHOWN})])
