@@ -198,6 +198,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "ocr_sprint.tools.upgrade:upgrade",
             "Move a store's tables to this version of the program, or back to an older one.",
         ),
+        "convert": (
+            "ocr_sprint.tools.convert:convert",
+            "Convert reviewed letters into training data for TRL, Axolotl, Unsloth or alpaca.",
+        ),
         "completion": (
             "ocr_sprint.tools.completion:completion",
             "Print a script that completes commands and flags in a shell.",
