@@ -175,16 +175,23 @@ def place(
         return "-".join(word.capitalize() for word in str(steps[0]).replace("_", "-").split("-"))
     return _way(steps, body) if steps else "body" if source == "body" else None
 
-# %% ../../nbs/api/00_errors.ipynb #a9d91f5e
+# %% ../../nbs/api/00_errors.ipynb #caaa3766
 _log = logging.getLogger("ocr_sprint.api")
 
 
-async def _http_error(_request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     raised = cast(HTTPException, error)
     if isinstance(raised, ApiError):
         return error_response(raised.status_code, raised.problem, raised.headers)
     code, public = CODES.get(raised.status_code, ("http", HTTPStatus(raised.status_code).phrase))
-    return error_response(raised.status_code, Problem(code=code, message=public), raised.headers)
+    headers = {"Allow": _allowed(request)} if raised.status_code == 405 else raised.headers
+    return error_response(raised.status_code, Problem(code=code, message=public), headers)
+
+
+def _allowed(request: Request) -> str:
+    "All methods of an address; the framework names those of one endpoint only."
+    operations = request.app.openapi()["paths"].get(getattr(request.scope.get("route"), "path", ""), {})
+    return ", ".join(sorted(method.upper() for method in operations))
 
 
 async def _user_error(request: Request, error: Exception) -> Response:

@@ -27,7 +27,7 @@ from ..core.errors import DataError
 from ..review.tokens import Role
 
 # %% auto #0
-__all__ = ['Need', 'needs', 'query_names', 'check_query', 'too_large', 'check_length', 'bounded', 'StrictRequest',
+__all__ = ['PREFIX', 'Need', 'needs', 'query_names', 'check_query', 'too_large', 'check_length', 'bounded', 'StrictRequest',
            'check_media_type', 'admit', 'GuardedRoute', 'guarded_router']
 
 # %% ../../nbs/api/04_guard.ipynb #34421994
@@ -136,7 +136,7 @@ def check_media_type(
     if sent != wanted:
         raise ApiError(415, f"send the body as {wanted}", "Content-Type")
 
-# %% ../../nbs/api/04_guard.ipynb #dd5a6c00
+# %% ../../nbs/api/04_guard.ipynb #b4957746
 async def admit(
     request: Request,
     need: Need,
@@ -175,6 +175,11 @@ class GuardedRoute(APIRoute):
         return guarded
 
 
-def guarded_router() -> APIRouter:
+PREFIX = "/api/v1"
+
+
+def guarded_router(
+    prefix: str = PREFIX,  # of every address
+) -> APIRouter:
     "A router for endpoints that each say what they need."
-    return APIRouter(route_class=GuardedRoute)
+    return APIRouter(prefix=prefix, route_class=GuardedRoute)

@@ -46,7 +46,7 @@ def get_health(service: ServiceOf) -> Health:
         raise ApiError(503, "the database does not answer") from None
     return Health(version=__version__)
 
-# %% ../../nbs/api/13_health.ipynb #4b4a9b60
+# %% ../../nbs/api/13_health.ipynb #24210c8f
 def _states(
     service: Service,
 ) -> CollectorRegistry:
@@ -59,7 +59,7 @@ def _states(
     return registry
 
 
-router = guarded_router()
+router = guarded_router("")
 _TEXT: dict[int | str, dict[str, Any]] = {
     200: {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 }

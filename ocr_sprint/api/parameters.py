@@ -18,9 +18,9 @@ from ..review.export import Wanted
 from ..review.filters import Filters, parse_moment
 
 # %% auto #0
-__all__ = ['MAX_LIMIT', 'Moment', 'Truth', 'Either', 'Limit', 'CorpusFilters', 'CorpusWanted']
+__all__ = ['MAX_LIMIT', 'Moment', 'Truth', 'Either', 'Limit', 'Cursor', 'whole', 'CorpusFilters', 'CorpusWanted']
 
-# %% ../../nbs/api/06_parameters.ipynb #d86eab6c
+# %% ../../nbs/api/06_parameters.ipynb #6a1e2ce6
 def _moment(value: object) -> datetime.datetime:
     "A moment from text, with the command line's own words for what is wrong with it."
     if not isinstance(value, str):
@@ -38,11 +38,16 @@ def _truth(value: object) -> object:
     return value
 
 
+def whole(value: object) -> object:
+    "A whole number as it is meant, which JSON may also write as 5.0."
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _given(value: object) -> object:
     "Anything but null: what is not wanted is left out."
     if value is None:
         raise PydanticCustomError("given", "leave it out instead")
-    return value
+    return whole(value)
 
 
 _TIME = {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}
@@ -53,6 +58,7 @@ Truth = Annotated[bool, BeforeValidator(_truth)]
 Either = Annotated[bool | None, BeforeValidator(_truth), WithJsonSchema({"type": "boolean"})]
 _lines = {"type": "integer", "minimum": 0, "maximum": MAX_LIMIT}
 Limit = Annotated[int | None, Field(ge=0, le=MAX_LIMIT), BeforeValidator(_given), WithJsonSchema(_lines)]
+Cursor = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z0-9_=-]+$")]
 
 # %% ../../nbs/api/06_parameters.ipynb #3e524c57
 class CorpusFilters(BaseModel):

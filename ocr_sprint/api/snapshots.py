@@ -190,14 +190,13 @@ def get_snapshot(snapshot_id: uuid.UUID, service: ServiceOf) -> Snapshot:
     "What a snapshot holds."
     return existing_snapshot(service, snapshot_id)
 
-# %% ../../nbs/api/08_snapshots.ipynb #871dd4d9
-@router.api_route(
-    "/ground-truth/snapshots/{snapshot_id}/corpus.jsonl",
-    methods=["GET", "HEAD"],
-    dependencies=[needs(None, "exports")],
-    response_class=Response,
-    responses=_FILE | documented(401, 403, 404, 416, 422, 429, 503),
-)
+# %% ../../nbs/api/08_snapshots.ipynb #df4b271a
+_CORPUS = "/ground-truth/snapshots/{snapshot_id}/corpus.jsonl"
+_ANSWERS = _FILE | documented(401, 403, 404, 416, 422, 429, 503)
+
+
+@router.get(_CORPUS, dependencies=[needs(None, "exports")], response_class=Response, responses=_ANSWERS)
+@router.head(_CORPUS, dependencies=[needs(None, "exports")], response_class=Response, responses=_ANSWERS)
 def get_corpus(snapshot_id: uuid.UUID, request: Request, service: ServiceOf) -> Response:
     "A snapshot's lines, whole or from where a download broke off."
     snapshot = existing_snapshot(service, snapshot_id)
