@@ -16,7 +16,7 @@ from ..core.llm_protocol import Request, Usage
 # %% auto #0
 __all__ = ['Budget', 'most_tokens', 'Observed', 'Forecast', 'forecast']
 
-# %% ../../nbs/ground_truth/03c_label_budget.ipynb #0655f7ef
+# %% ../../nbs/ground_truth/03c_label_budget.ipynb #e807cdd1
 @dataclass
 class Budget:
     "Dollars that may be spent, that are reserved, and that are gone."
@@ -24,6 +24,7 @@ class Budget:
     limit: float | None = None  # None: no cap
     spent: float = 0.0
     reserved: float = 0.0
+    open: int = 0  # reservations that are not settled
 
     def __post_init__(self) -> None:
         if self.limit is not None and not self.limit > 0:
@@ -37,6 +38,7 @@ class Budget:
         if self.limit is not None and self.spent + self.reserved + most > self.limit:
             return False
         self.reserved += most
+        self.open += 1
         return True
 
     def settle(
@@ -45,7 +47,8 @@ class Budget:
         cost: float,  # dollars, as it was charged
     ) -> None:
         "Put the cost in the place of what was reserved."
-        self.reserved = max(0.0, self.reserved - most)
+        self.open -= 1
+        self.reserved = self.reserved - most if self.open else 0.0  # a sum of floats would never come back to zero
         self.spent += cost
 
 # %% ../../nbs/ground_truth/03c_label_budget.ipynb #45cae34f

@@ -83,7 +83,7 @@ class _Account:
 def _utc() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-# %% ../../nbs/ground_truth/03e_label_run.ipynb #7a2d7a74
+# %% ../../nbs/ground_truth/03e_label_run.ipynb #6142bdd0
 class _Gate:
     "Lets attempts through, one by one, until something stops the run."
 
@@ -108,7 +108,7 @@ class _Gate:
     async def money(self, most: float) -> bool:
         "Wait until there is money for an attempt; False when the run ends before."
         while self.stopped is None and not self.budget.reserve(most):
-            if not self.budget.reserved:
+            if not self.budget.open:
                 self.stop("budget", f"${self.budget.spent:.4f} of ${self.budget.limit:.2f} are spent")
             await self.pause(0.05)
         return self.stopped is None
