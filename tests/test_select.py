@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
@@ -11,10 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ocr_sprint.core.cluster import local_cluster
 from ocr_sprint.core.errors import UsageError
 from ocr_sprint.ground_truth.cells import compress
 from ocr_sprint.ground_truth.scores import find_layout
 from ocr_sprint.ground_truth.select import Selection, code_pool, make_plan, select
+from ocr_sprint.ground_truth.spread_out import select_spread_out
 from ocr_sprint.ground_truth.strategies import Strategy, Wish
 from ocr_sprint.ground_truth.table import Column, Records, Source
 
@@ -222,3 +225,37 @@ def test_tiny_and_uniform_corpora(strategy: Strategy, size: int) -> None:
     for scores in (np.zeros((7, 1)), np.arange(7.0)[:, None], np.full((7, 3), 9.5)):
         records = corpus(scores, tiers=["x"] * 7)
         checked(select(records, Wish(size, strategy), errors_of(records)), records)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 7])
+@pytest.mark.parametrize("strategy", ["maximize_coverage", "balanced_tiers", "random"])
+def test_the_number_of_parts_changes_no_id(tmp_path: Path, parts: int, strategy: Strategy) -> None:
+    whole = skewed(700)
+    lines = [{**line_of(whole, row), "source": whole.columns["source"].texts()[row]} for row in range(700)]
+    paths = [tmp_path / f"part{number}.jsonl" for number in range(parts)]
+    for number, path in enumerate(paths):
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines[number::parts]))
+    wish = Wish(150, strategy, floor=2, source_cap=None if strategy == "random" else 60)
+    spread = select_spread_out(paths, wish)
+    alone = checked(select(whole, wish), whole)
+    assert spread.selection.digest == alone.digest
+    assert (spread.selection.score, spread.selection.bound) == (alone.score, alone.bound)
+    assert sorted(spread.records.ids) == sorted(whole.ids[row] for row in alone.rows)
+    assert spread.account.used == 700
+
+
+def test_a_dask_cluster_chooses_the_same_ids(tmp_path: Path) -> None:
+    whole = skewed(600)
+    paths = [tmp_path / f"part{number}.jsonl" for number in range(3)]
+    for number, path in enumerate(paths):
+        rows = range(number, 600, 3)
+        path.write_text("".join(json.dumps(line_of(whole, row)) + "\n" for row in rows))
+    wish = Wish(120)
+    with local_cluster(processes=2) as client:
+        spread = select_spread_out(paths, wish, client=client)
+    assert spread.selection.digest == select(whole, wish).digest
+
+
+def line_of(records: Records, row: int) -> dict[str, Any]:
+    scores = dict(zip(records.layout.dimensions, records.scores()[row].tolist(), strict=True))
+    return {"id": records.ids[row], "tier": records.columns["tier"].texts()[row], **scores}
