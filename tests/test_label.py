@@ -163,7 +163,7 @@ def test_a_truncated_reply_is_never_repaired(tmp_path: Path, serve: Serve) -> No
 
 
 def test_no_minute_is_exceeded_and_nearly_all_of_it_used(tmp_path: Path, serve: Serve) -> None:
-    # Any six seconds may hold a tenth of the minute's 600, and the slack of a minute. bench/label.py takes whole minutes.
+    # Any six seconds may hold a tenth of the minute's 600, and a minute's slack. bench/label.py takes whole minutes.
     server = serve(requests_a_window=66, window=6)
     wanted = order(tmp_path, corpus(tmp_path, 150), server, terms=Terms(64, Limits(requests=600)))
     started = time.monotonic()

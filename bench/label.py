@@ -1,0 +1,198 @@
+"""What the labeller costs: share of the limit, CPU, memory, resume, writes, and a campaign of kills.
+
+The provider is tests/llm_mock.py in a process of its own, with a latency of 500 ms. By Little's law N requests under
+way are N / 0.5 s a second at most; what is measured is the share of that. Usage: bench/label.py [PART ...], else all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import aiohttp
+
+from ocr_sprint.ground_truth.label import Order, label, prepare
+from ocr_sprint.ground_truth.label_journal import entries
+from ocr_sprint.ground_truth.label_run import Terms
+from ocr_sprint.ground_truth.sample import draw_sample
+
+ROOT = Path(__file__).resolve().parent.parent
+FILTER = Path("filters/uplifting/v1")
+LATENCY = 0.5
+TEXT = "Forty families of the village dug a well together, and water-borne illness fell by half within a year. " * 12
+
+
+@contextmanager
+def provider(**settings: float) -> Iterator[str]:
+    """The mock in a process of its own; its address."""
+    words = [f"--{name}={value}" for name, value in settings.items()]
+    command = [sys.executable, str(ROOT / "tests" / "llm_mock.py"), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        address = next(word for word in line.split() if word.startswith("http"))
+        try:
+            yield address
+        finally:
+            process.terminate()
+
+
+def stats(address: str) -> dict[str, int]:
+    """What the provider saw."""
+    with urlopen(f"{address}/stats", timeout=10) as answer:
+        told: dict[str, int] = json.load(answer)
+    return told
+
+
+def corpus(path: Path, count: int) -> str:
+    """A corpus of articles of about 300 tokens."""
+    with path.open("w", encoding="utf-8") as out:
+        for n in range(count):
+            out.write(json.dumps({"id": f"a-{n}", "title": f"Well {n}", "content": f"{TEXT} Well {n}."}) + "\n")
+    return str(path)
+
+
+def cpu() -> float:
+    """Processor seconds of this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def resident() -> int:
+    """Peak resident memory in MB."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) // 1024
+
+
+async def bare(address: str, prompts: list[str], concurrency: int) -> None:
+    """The least that a client can do: send, and throw the answer away."""
+    waiting = iter(prompts)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def work() -> None:
+            for prompt in waiting:
+                body = {"model": "tiny", "messages": [{"role": "user", "content": prompt}]}
+                async with session.post(f"{address}/v1/chat/completions", json=body) as answer:
+                    await answer.read()
+
+        await asyncio.gather(*(work() for _ in range(concurrency)))
+
+
+def throughput(folder: Path) -> None:
+    """Requests a second against the limit, and CPU seconds for 1,000 records, for each way to ask."""
+    ways = {"server:tiny": "/v1", "openai:gpt-4o-mini": "/v1", "google-genai:gemini-2.5-flash": "", "gemini-flash": ""}
+    for name in ("GEMINI_API_KEY", "OPENAI_API_KEY"):
+        os.environ[name] = "fictitious"
+    for concurrency in (64, 512):
+        count = 40 * concurrency if concurrency == 64 else 12 * concurrency
+        source = corpus(folder / "raw.jsonl", count)
+        best = count * LATENCY / concurrency
+        with provider(latency=LATENCY) as address:
+            started, used = time.perf_counter(), cpu()
+            asyncio.run(bare(address, [TEXT] * count, concurrency))
+            row("bare client", concurrency, best, time.perf_counter() - started, cpu() - used, count)
+            for llm, path in ways.items():
+                out = folder / llm.replace(":", "-") / str(concurrency)
+                order = Order(FILTER, [source], out, llm, base_url=address + path, terms=Terms(concurrency))
+                started, used = time.perf_counter(), cpu()
+                done = asyncio.run(label(order))
+                assert done.written.labelled == count
+                row(llm, concurrency, best, time.perf_counter() - started, cpu() - used, count)
+
+
+def row(name: str, concurrency: int, best: float, wall: float, used: float, count: int) -> None:
+    """One line of the table."""
+    print(
+        f"{name:30} N={concurrency:<4} {count / wall:7.1f} requests/s, {best / wall:.2f} of the limit, "
+        f"{used / count * 1000:.2f} CPU s / 1000",
+        flush=True,
+    )
+
+
+def resume(folder: Path) -> None:
+    """What a second start of 20,000 labels costs before it could send anything, and what was written for them."""
+    order = Order(FILTER, [corpus(folder / "raw.jsonl", 20_000)], folder / "labels", "baseline", seed=42, target=20_000)
+    asyncio.run(label(order))
+    started, used = time.perf_counter(), cpu()
+    prepared = prepare(order)
+    wall, used = time.perf_counter() - started, cpu() - used
+    print(f"resume of 20,000: {wall:.2f} s, {used:.2f} s of CPU; {len(prepared.todo)} to ask")
+    size = {path.name: path.stat().st_size for path in prepared.folder.iterdir()}
+    labels = size["labeled_articles.jsonl"]
+    print(f"written per byte of labels: {sum(size.values()) / labels:.2f} ({size})")
+
+
+def memory(folder: Path) -> None:
+    """Peak memory of a sample of 2,000 out of sources of two sizes, each in a process of its own."""
+    for count in (1_000, 1_000_000):
+        path = folder / f"{count}.jsonl"
+        with path.open("w", encoding="utf-8") as out:
+            for n in range(count):
+                out.write(json.dumps({"id": f"a-{n}", "content": f"Forty families dug well {n}."}) + "\n")
+        subprocess.run([sys.executable, __file__, "--sample", str(path)], check=True)
+
+
+def kills(folder: Path, count: int = 100) -> None:
+    """A run of 2,000 records that is killed at random points, again and again."""
+    chance, source = random.Random(1), corpus(folder / "raw.jsonl", 2_000)
+    labels = folder / "labels" / "uplifting"
+    with provider(latency=0.1) as address:
+        command = [sys.executable, "-m", "ocr_sprint.tools.batch_labeler", "--filter", str(FILTER), "--source", source]
+        command += ["--output-dir", str(labels.parent), "--llm", "server:tiny", "--base-url", f"{address}/v1"]
+        command += ["--concurrency", "4"]
+        for _ in range(count):
+            with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+                time.sleep(chance.uniform(0.4, 2.0))
+                process.send_signal(signal.SIGKILL)
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        answered = stats(address)["seen"]["answered"]  # type: ignore[index]  # a table of its own
+    found = [json.loads(line)["id"] for line in (labels / "labeled_articles.jsonl").read_text().splitlines()]
+    keys = Counter(entry["key"] for _, entry in entries(labels / "journal.jsonl") if entry["kind"] == "answer")
+    twice = sum(times - 1 for times in keys.values())
+    print(
+        f"{count} kills: {len(set(found))} of 2,000 labelled, {twice} twice, {answered - 2_000} extra calls", flush=True
+    )
+
+
+def quota(folder: Path) -> None:
+    """A provider that enforces 600 requests in any minute: refusals, and how much of the minute is used."""
+    source = corpus(folder / "raw.jsonl", 1_500)
+    with provider(latency=0.2, requests_a_window=600) as address:
+        words = ["--requests-per-minute", "600", "--llm", "server:tiny", "--base-url", f"{address}/v1"]
+        command = [sys.executable, "-m", "ocr_sprint.tools.batch_labeler", "--filter", str(FILTER), "--source", source]
+        started = time.perf_counter()
+        subprocess.run([*command, "--output-dir", str(folder / "labels"), *words], check=True)
+        wall = time.perf_counter() - started
+        refused = stats(address)["seen"].get("over_quota", 0)  # type: ignore[attr-defined]  # a table of its own
+    print(f"600 a minute enforced: {refused} refused, {1_500 / wall * 60 / 600:.1%} of the minute used")
+
+
+PARTS = {"throughput": throughput, "resume": resume, "memory": memory, "quota": quota, "kills": kills}
+
+
+def main() -> None:
+    """Run the parts that were named, or all of them."""
+    if sys.argv[1:2] == ["--sample"]:
+        sample = draw_sample([sys.argv[2]], 2_000, seed=42)
+        print(f"sample of {len(sample.articles)} out of {sample.read}: peak {resident()} MB", flush=True)
+        return
+    for name in sys.argv[1:] or PARTS:
+        with tempfile.TemporaryDirectory() as folder:
+            PARTS[name](Path(folder))
+
+
+if __name__ == "__main__":
+    main()
