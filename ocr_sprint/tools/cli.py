@@ -150,7 +150,7 @@ def command(
 
     return main
 
-# %% ../../nbs/tools/00_cli.ipynb #34e01267
+# %% ../../nbs/tools/00_cli.ipynb #eaf36b09
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "demo": ("ocr_sprint.tools.demo:demo", "Show the whole way from fictitious letters to a ground-truth corpus."),
@@ -160,6 +160,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         ),
         "ingest": ("ocr_sprint.tools.ingest:ingest", "Read PDF and image files into jobs."),
         "worker": ("ocr_sprint.tools.worker:worker", "Read the documents that wait in the queue."),
+        "erase": ("ocr_sprint.tools.erase:erase", "Delete letters and all that is known of them, for good."),
         "serve": ("ocr_sprint.tools.serve:serve", "Serve uploads, reviews and ground truth over HTTP."),
         "token": ("ocr_sprint.tools.token:token", "Make, list and revoke the tokens that the service asks for."),
         "export_ground_truth": (
