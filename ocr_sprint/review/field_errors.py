@@ -45,7 +45,7 @@ def field_units(
             found[here] += 1
     return found
 
-# %% ../../nbs/review/40_field_errors.ipynb #8b092bb0
+# %% ../../nbs/review/40_field_errors.ipynb #ac7b24d9
 def _is_row(difference: Difference) -> bool:
     "Whether one side has a row and the other has none."
     return isinstance(parse_path(difference.field_path)[-1], int) and None in (difference.first, difference.second)
@@ -60,10 +60,10 @@ def letter_errors(
     for difference in differences(initial, final) if initial is not final else ():
         path = fold_path(difference.field_path)
         if not (_is_row(difference) and difference.second is None):
-            compared -= field_units(difference.second, path)
+            compared.subtract(field_units(difference.second, path))
         compared[path] += 1
         wrong[path] += 1
-    return compared, wrong
+    return compared | wrong, wrong  # a key that the approved answer has lost was compared too
 
 # %% ../../nbs/review/40_field_errors.ipynb #bf20e711
 @dataclass(frozen=True)
