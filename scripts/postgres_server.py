@@ -124,7 +124,9 @@ class PostgresServer:
         options = [word for setting in settings for word in ("-c", setting)]
         server = [str(word) for word in (self.programs / "postgres", "-D", self.data, "-k", self.folder, *options)]
         words = ["sh", "-c", _KEEPER, str(self.folder), *server]
-        keeper = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True, **self._as)
+        keeper = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, **self._as
+        )
         self._keeper = keeper
         deadline = time.monotonic() + 60
         while True:
