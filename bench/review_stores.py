@@ -18,7 +18,7 @@ from ocr_sprint.review.replay import Event
 from ocr_sprint.review.schema import approvals, events, jobs, runs
 from ocr_sprint.review.store import Store
 
-WORDS = (
+WORDS = (  # noqa: SIM905  # a list of thirty words is no easier to read
     "Penyelidikan kasus pencurian Pengamanan unjuk rasa Patroli wilayah dalam rangka melaksanakan tugas kepolisian "
     "Operasi Ketupat Budi Santoso Siregar Wibowo Kanit Reskrim Kasat Lantas Bintara Urusan Tata"
 ).split()

@@ -88,11 +88,11 @@ def _marks(
         found += [_Mark(Place(xid, seq), job_id) for xid, seq, job_id in rows]
     return sorted(found, key=lambda mark: mark.place)[:limit]
 
-# %% ../../nbs/review/06f_changes.ipynb #bd6f5943
+# %% ../../nbs/review/06f_changes.ipynb #8c9b4ffd
 def _check(connection: Connection, after: Place) -> None:
     "UsageError for a cursor ahead of the store, DataError for a store ahead of its server."
     if places_ahead(connection):
-        raise DataError("the store was moved to another server: run ocr_sprint upgrade, and its feed goes on")
+        raise DataError("the store was moved to another server: open it once to write, as ocr_sprint serve does")
     newest = _START
     for table in (jobs, tombstones):
         place = (table.c.change_xid, table.c.change_seq)

@@ -39,7 +39,7 @@ def _then(
     archived = and_(archived_results.c.job_seq == runs.c.job_seq, archived_results.c.run == runs.c.run)
     return jobs.join(runs, run).outerjoin(archived_results, archived).outerjoin(approvals, approval)
 
-# %% ../../nbs/review/06c_history.ipynb #a30ce21a
+# %% ../../nbs/review/06c_history.ipynb #495b8fca
 _STAMPS = (runs.c.finished_at, events.c.corrected_at, approvals.c.at, second_reviews.c.at)
 
 
@@ -49,11 +49,12 @@ def _changed(
 ) -> ColumnElement[bool]:
     "Whether a job's last change up to a moment was not before another."
     since = bound_text(bound)
+    tables = [(column.table.alias(), column.name) for column in _STAMPS]
     stamps = [
-        exists().where(stamp.table.c.job_seq == jobs.c.seq, stamp.between(since, at)).correlate(jobs)
-        for stamp in (column.table.alias().c[column.name] for column in _STAMPS)
+        exists().where(table.c.job_seq == jobs.c.seq, table.c[name] >= since, table.c[name] <= at).correlate(jobs)
+        for table, name in tables
     ]
-    return or_(jobs.c.created_at.between(since, at), *stamps)
+    return or_(and_(jobs.c.created_at >= since, jobs.c.created_at <= at), *stamps)
 
 
 def _conditions(
