@@ -51,7 +51,7 @@ class Budget:
         self.reserved = self.reserved - most if self.open else 0.0  # a sum of floats would never come back to zero
         self.spent += cost
 
-# %% ../../nbs/ground_truth/03c_label_budget.ipynb #45cae34f
+# %% ../../nbs/ground_truth/03c_label_budget.ipynb #93fd5344
 _FRAME = 200  # tokens around a prompt: roles, and the schema where it is counted
 
 
@@ -59,8 +59,9 @@ def most_tokens(
     request: Request,
 ) -> Usage:
     "The most tokens that an attempt can use."
-    schema = 0 if request.schema is None else len(repr(request.schema)) // 2
-    return Usage(len(request.prompt.encode()) // 2 + schema + _FRAME, request.parameters.max_output_tokens)
+    length = len(request.beginning.encode()) + len(request.text.encode())
+    schema = 0 if request.schema is None else 400 * len(request.schema.get("properties") or ())  # type: ignore[arg-type]  # an object
+    return Usage((length + schema) // 2 + _FRAME, request.parameters.max_output_tokens)
 
 # %% ../../nbs/ground_truth/03c_label_budget.ipynb #0c9b0e41
 @dataclass

@@ -125,14 +125,14 @@ def entries(
             yield Place(path, offset, len(raw) - 1), entry
             offset += len(raw)
 
-# %% ../../nbs/ground_truth/03a_label_journal.ipynb #0ea6bbf5
+# %% ../../nbs/ground_truth/03a_label_journal.ipynb #1b50e6b2
 @dataclass
 class State:
     "What a run need not do again, and what it has cost."
 
     answers: dict[str, Place] = field(default_factory=dict)  # by content key
     refused: dict[str, Place] = field(default_factory=dict)
-    batches: dict[str, dict[str, Json]] = field(default_factory=dict)  # by the name that we gave; the newest entry
+    batches: dict[str, dict[str, Json]] = field(default_factory=dict)  # by the name that we gave; all that is known
     spent: float = 0.0  # dollars
     usage: Usage = field(default_factory=Usage)
     answered_usage: Usage = field(default_factory=Usage)  # of the answers alone
@@ -149,7 +149,8 @@ class State:
         usage = Usage(*counts) if isinstance(counts, list) else Usage()  # type: ignore[arg-type]  # as `append` wrote it
         self.usage = self.usage.plus(usage)
         if kind == "batch":
-            self.batches[str(entry["batch"])] = {**entry}
+            name = str(entry["batch"])
+            self.batches[name] = {**self.batches.get(name, {}), **entry}
         elif kind == "answer" and isinstance(key, str) and key not in self.answers:
             self.answers[key] = place
             self.refused.pop(key, None)

@@ -33,9 +33,9 @@ from .label_plan import Asking
 from .sample import Article
 
 # %% auto #0
-__all__ = ['Counts', 'Terms', 'Run']
+__all__ = ['utc_now', 'Counts', 'Terms', 'Run']
 
-# %% ../../nbs/ground_truth/03e_label_run.ipynb #d83bd51e
+# %% ../../nbs/ground_truth/03e_label_run.ipynb #d6f07466
 class _Account:
     "Writes outcomes into the journal, and keeps the budget and what was observed."
 
@@ -59,19 +59,19 @@ class _Account:
         self.journal.append({
             "kind": "answer", "key": key, "id": request.id, "text": reply.text, "model": reply.model,
             "usage": [*reply.usage], "cost": cost, "record_cost": tries.cost, "attempts": tries.attempts,
-            "bytes": length, "seconds": round(seconds, 3), "at": _utc(),
+            "bytes": length, "seconds": round(seconds, 3), "at": utc_now(),
         })  # fmt: skip
 
     def spent(self, key: str, why: str, usage: Usage, cost: float) -> None:
         if cost or any(usage):
             self.journal.append(
-                {"kind": "spent", "key": key, "why": why, "usage": [*usage], "cost": cost, "at": _utc()}
+                {"kind": "spent", "key": key, "why": why, "usage": [*usage], "cost": cost, "at": utc_now()}
             )
 
     def refuse(self, key: str, request: Request, refused: Refuse, tries: Tries, usage: Usage, cost: float) -> None:
         self.journal.append({
             "kind": "refused", "key": key, "id": request.id, "reason": refused.reason, "detail": refused.detail,
-            "text": refused.text, "usage": [*usage], "cost": cost, "attempts": tries.attempts, "at": _utc(),
+            "text": refused.text, "usage": [*usage], "cost": cost, "attempts": tries.attempts, "at": utc_now(),
         })  # fmt: skip
 
     def estimate(self, request: Request) -> Usage:
@@ -80,7 +80,8 @@ class _Account:
         return Usage(round(len(request.prompt) * self.observed.tokens_per_byte), round(output))
 
 
-def _utc() -> str:
+def utc_now() -> str:
+    "The time in whole seconds, as it stands in journals and labels."
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 # %% ../../nbs/ground_truth/03e_label_run.ipynb #6142bdd0

@@ -92,7 +92,7 @@ def _carry_out(order: Order, json: bool, strict: bool) -> int:
         print((folder / "summary.json").read_text(encoding="utf-8"), end="")
     return _report(done, order.target, strict)
 
-# %% ../../nbs/tools/06_batch_labeler.ipynb #afcd3c64
+# %% ../../nbs/tools/06_batch_labeler.ipynb #1993749c
 def batch_labeler(
     *,
     filter: Path,  # filter package, such as filters/uplifting/v1
@@ -109,6 +109,7 @@ def batch_labeler(
     requests_per_minute: float | None = None,  # what the account allows
     input_tokens_per_minute: float | None = None,  # what the account allows
     output_tokens_per_minute: float | None = None,  # what the account allows
+    batch: bool = False,  # half price through the provider's batches (google-genai), within a day
     concurrency: int = 64,  # requests under way at the same time
     temperature: float = 0.0,  # of the model; a negative one is not sent
     max_output_tokens: int = 4096,  # of one reply, thoughts included
@@ -144,6 +145,7 @@ def batch_labeler(
         retry_quarantined=retry_quarantined,
         refresh_plan=refresh_plan,
         seconds=timeout,
+        batch=batch,
     )
     return _estimate(order) if estimate else _carry_out(order, json, strict)
 

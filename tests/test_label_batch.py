@@ -1,0 +1,106 @@
+"""Labels by the batch: half the bill, and a kill at any step submits nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llm_mock import MockServer
+
+from ocr_sprint.core.llm_batch import GeminiBatches
+from ocr_sprint.core.llm_prices import LISTED
+from ocr_sprint.core.llm_protocol import Parameters, Usage
+from ocr_sprint.ground_truth.label import Done, Order, label
+from ocr_sprint.ground_truth.label_journal import Journal
+
+FILTER = Path("filters/uplifting/v1")
+
+
+@pytest.fixture
+def server() -> Iterator[MockServer]:
+    with MockServer() as opened:
+        yield opened
+
+
+@pytest.fixture
+def order(tmp_path: Path, server: MockServer, monkeypatch: pytest.MonkeyPatch) -> Order:
+    monkeypatch.setenv("GEMINI_API_KEY", "fictitious-key")
+    rows = [{"id": f"a-{n}", "title": f"Well {n}", "content": f"Forty families dug well {n}."} for n in range(30)]
+    path = tmp_path / "raw.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    model, small = "google-genai:gemini-2.5-flash", Parameters(max_output_tokens=300)
+    labels = tmp_path / "labels"
+    return Order(FILTER, [str(path)], labels, model, base_url=server.url, parameters=small, batch=True, every=0.01)
+
+
+def run(order: Order) -> Done:
+    return asyncio.run(label(order))
+
+
+def test_a_batch_costs_half_and_is_not_made_again(order: Order, server: MockServer) -> None:
+    done = run(order)
+    assert (done.ending, done.written.labelled) == ("done", 30)
+    bill = LISTED["gemini-2.5-flash"].cost(Usage(server.mock.tokens_in, server.mock.tokens_out), batch=True)
+    assert done.spent == pytest.approx(bill)
+    assert run(order).asked == 0
+    assert server.mock.seen["batches"] == 1
+
+
+class KilledError(BaseException):
+    "What a kill looks like from inside."
+
+
+def dying(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    "Die at the so manieth thing that is done to the journal or the provider: before it, or right after it."
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        if done == step:
+            raise KilledError
+
+    append = Journal.append
+
+    def journalling(self: Journal, entry: dict[str, Any]) -> None:
+        tick()
+        append(self, entry)
+
+    def around(method: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(*words: Any) -> Any:
+            tick()
+            answer = await method(*words)
+            tick()
+            return answer
+
+        return call
+
+    monkeypatch.setattr(Journal, "append", journalling)
+    for name in ("submit", "find", "collect"):
+        monkeypatch.setattr(GeminiBatches, name, around(getattr(GeminiBatches, name)))
+
+
+@pytest.mark.parametrize("steps", [(step,) for step in range(1, 12)] + [(3, 2), (2, 1, 3), (4, 5, 6)])
+def test_a_kill_at_any_step_submits_nothing_twice(
+    order: Order, server: MockServer, monkeypatch: pytest.MonkeyPatch, steps: Sequence[int]
+) -> None:
+    for step in steps:
+        with monkeypatch.context() as patched, pytest.raises(KilledError):
+            dying(patched, step)
+            run(order)
+    done = run(order)
+    assert done.written.labelled == 30
+    assert (server.mock.seen["batches"], server.mock.seen["answered"]) == (1, 30)
+    bill = LISTED["gemini-2.5-flash"].cost(Usage(server.mock.tokens_in, server.mock.tokens_out), batch=True)
+    assert done.spent == pytest.approx(bill)
+
+
+def test_a_batch_that_may_cost_more_than_the_cap_is_not_submitted(order: Order, server: MockServer) -> None:
+    from dataclasses import replace
+
+    done = run(replace(order, max_cost=0.001))
+    assert (done.ending, done.written.labelled, server.mock.seen["batches"]) == ("budget", 0, 0)
