@@ -70,7 +70,7 @@ async def _life(
             tasks.cancel_scope.cancel()
             service.pictures.close()
 
-# %% ../../nbs/api/14_app.ipynb #57b8f904
+# %% ../../nbs/api/14_app.ipynb #e8d98b0c
 _ROOMS = (ground_truth, snapshots, changes, uploads, jobs, pages, reviews)
 
 
@@ -84,6 +84,7 @@ def create_app(
         title="ocr_sprint",
         version=__version__,
         summary="Letters come in, are read and reviewed, and leave as audited ground truth.",
+        generate_unique_id_function=lambda route: route.name,
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,
         redoc_url=None,

@@ -27,8 +27,8 @@ from ..core.errors import DataError
 from ..review.tokens import Role
 
 # %% auto #0
-__all__ = ['PREFIX', 'Need', 'needs', 'query_names', 'check_query', 'too_large', 'check_length', 'bounded', 'StrictRequest',
-           'check_media_type', 'admit', 'GuardedRoute', 'guarded_router']
+__all__ = ['PREFIX', 'Need', 'needs', 'link', 'leading', 'query_names', 'check_query', 'too_large', 'check_length', 'bounded',
+           'StrictRequest', 'check_media_type', 'admit', 'GuardedRoute', 'guarded_router']
 
 # %% ../../nbs/api/04_guard.ipynb #34421994
 _bearer = HTTPBearer(auto_error=False, bearerFormat="osk_<id>_<secret>", description="A token of `ocr_sprint token`")
@@ -51,6 +51,25 @@ def needs(
 ) -> Any:  # for the route's `dependencies`
     "What an endpoint asks of its caller."
     return Depends(Need(role, kind))
+
+# %% ../../nbs/api/04_guard.ipynb #c452c292
+_HEADERS = {"if_match": "if-match"}
+
+
+def link(
+    operation: str,  # name of the endpoint's function
+    **parameters: str,  # where each comes from, as OpenAPI writes it
+) -> dict[str, Any]:
+    "How an answer leads on to another endpoint."
+    return {"operationId": operation, "parameters": {_HEADERS.get(name, name): at for name, at in parameters.items()}}
+
+
+def leading(
+    status: int,
+    **links: dict[str, Any],
+) -> dict[int | str, dict[str, Any]]:  # a part of a route's `responses`
+    "Where an answer leads."
+    return {status: {"links": links}}
 
 # %% ../../nbs/api/04_guard.ipynb #d318ee83
 def query_names(
