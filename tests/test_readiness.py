@@ -21,6 +21,7 @@ from ocr_sprint.review.fieldpath import fold_path, format_path
 from ocr_sprint.review.readiness import HEADER_LETTERS, TABLE_ROWS, UNIT_LETTERS, half_width, readiness
 from ocr_sprint.review.readiness_report import readiness_report
 from ocr_sprint.review.replay import Event, replay
+from ocr_sprint.review.second_review import submit_second
 from ocr_sprint.review.store import open_store
 from ocr_sprint.review.table_rows import row_origins
 
@@ -230,6 +231,19 @@ def test_errors_are_those_of_the_first_output_and_not_of_the_corrections(store):
     assert (counted["header.perihal"].errors, counted["header.perihal"].compared) == (1, 3)
     assert (counted["personel[*]"].errors, counted["personel[*]"].compared) == (1, 7)
     assert (counted["personel[*].nrp"].errors, counted["personel[*].nrp"].compared) == (0, 6)
+
+
+def test_errors_count_when_they_are_more_than_the_noise_of_reviewers(store):
+    ids = [add(store, number, edits=[Edit("set", "header.perihal", "Patroli")]) for number in range(4)]
+    assert {signal.above_noise for signal in readiness(store).fields} == {None}
+    for number, job_id in enumerate(ids):
+        first = [Edit("set", "header.perihal", "Patroli")]
+        first += [Edit("set", "header.nomor_sprint", "another number")] if number else []
+        submit_second(store, job_id, first, by="reviewer-b")
+    found = {signal.errors.field_path: signal for signal in readiness(store).fields}
+    assert (found["header.perihal"].disagreement, found["header.perihal"].above_noise) == (0, True)
+    assert (found["header.nomor_sprint"].disagreement, found["header.nomor_sprint"].above_noise) == (0.75, False)
+    assert found["header.nomor_sprint"].reviewed_twice == 4
 
 
 def test_what_to_review_next_weighs_errors_and_units(store):

@@ -14,8 +14,11 @@ from ocr_sprint.review.edits import Edit
 from ocr_sprint.review.export import export_lines
 from ocr_sprint.review.filters import Filters
 from ocr_sprint.review.queue import submit
+from ocr_sprint.review.replay import reverse
+from ocr_sprint.review.second_review import agreement, submit_second
 from ocr_sprint.review.statistics import FieldCount, statistics
 from ocr_sprint.review.store import open_store
+from ocr_sprint.tools.demo import edits_towards
 
 UNITS = ["POLRES CONTOH", "POLDA FIKSI", None]
 
@@ -133,6 +136,19 @@ def test_what_cannot_be_trusted_is_counted(store):
     assert statistics(store).stale_approvals == 1
     damage(store, "UPDATE runs SET initial_sha256 = NULL", "runs")
     assert statistics(store).unverified == 9
+
+
+def test_second_readers_are_counted_by_letter_and_by_their_latest_answer(store):
+    once, twice, stale, *_ = store.jobs(approved=True)
+    submit_second(store, once.job_id, [Edit("set", "header.perihal", "Razia")], by="reviewer-c")
+    for name in ("reviewer-c", "reviewer-d"):
+        edits = edits_towards(twice.result, reverse(twice.result, store.events(twice.job_id)))
+        submit_second(store, twice.job_id, list(edits) if name == "reviewer-d" else [], by=name)
+    submit_second(store, stale.job_id, [], by="reviewer-c")
+    store.add_job(rerun=True, **new_job(0, stale.result) | {"document_sha256": stale.document_sha256})
+    counted, found = statistics(store), agreement(store)
+    assert (counted.second_reviews, counted.second_reviews_agreeing) == (2, 1)
+    assert (found.reviewed_twice, found.agreeing) == (2, 1)
 
 
 def test_paths_that_are_none_are_counted_as_they_stand(store):

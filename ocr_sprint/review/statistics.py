@@ -24,7 +24,7 @@ from .schema import events, jobs, runs, second_reviews
 # %% auto #0
 __all__ = ['Group', 'FieldCount', 'UnitStatistics', 'Statistics', 'Corrections', 'statistics']
 
-# %% ../../nbs/review/07_statistics.ipynb #e335bc8f
+# %% ../../nbs/review/07_statistics.ipynb #3f58378d
 @dataclass(frozen=True)
 class FieldCount:
     "How often a field was corrected."
@@ -60,7 +60,7 @@ class Statistics:
     unreplayable: int | None  # corrections do not lead back to a proved first output; None: not looked for
     unverified: int  # a result, and no hash to prove its first output with
     stale_approvals: int  # approved, and corrected afterwards
-    second_reviews: int  # answers by a second reader, of results that are current
+    second_reviews: int  # letters that a second person has read too
     second_reviews_agreeing: int  # of these, the same in every field
     per_satuan: tuple[UnitStatistics, ...]  # most letters first
 
@@ -95,7 +95,7 @@ def _folded(counts: Mapping[str, int]) -> Counter[str]:
             folded[path] += count
     return folded
 
-# %% ../../nbs/review/07_statistics.ipynb #317358c7
+# %% ../../nbs/review/07_statistics.ipynb #0a94bf27
 Group: TypeAlias = tuple[str | None, str, bool, int]  # unit, status, approved, jobs
 
 
@@ -114,11 +114,16 @@ def _unverified(connection: Connection) -> int:
 
 
 def _second_reviews(connection: Connection) -> tuple[int, int]:
-    "Second answers to current results, and how many of them agree."
-    run = (second_reviews.c.job_seq == jobs.c.seq) & (second_reviews.c.run == jobs.c.run)
+    "Letters that a second person has read too, and those of them on which the latest second answer agrees."
+    each = second_reviews.alias()
+    last = select(func.max(each.c.n)).where(each.c.job_seq == jobs.c.seq).correlate(jobs).scalar_subquery()
+    latest = and_(
+        second_reviews.c.job_seq == jobs.c.seq, second_reviews.c.run == jobs.c.run, second_reviews.c.n == last
+    )
     agreeing = func.count().filter(second_reviews.c.agrees)
-    query = select(func.count(), agreeing).select_from(jobs.join(second_reviews, run))
-    every, same = connection.execute(query).one()
+    every, same = connection.execute(
+        select(func.count(), agreeing).select_from(second_reviews.join(jobs, latest))
+    ).one()
     return every, same
 
 # %% ../../nbs/review/07_statistics.ipynb #b8543eca
