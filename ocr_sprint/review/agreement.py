@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from ..core.canonical import Json, canonical
 from ..core.intervals import wilson
@@ -83,7 +84,7 @@ class FieldAgreement:
     agreeing: int
     low: float  # Wilson's interval of the share agreeing, at 95 percent
     high: float
-    alpha: float | None  # Krippendorff's; None when only one value occurs
+    alpha: float | None  # Krippendorff's; None when only one value occurs, and for the presence of rows
 
     @property
     def share(self) -> float:
@@ -110,4 +111,6 @@ def field_agreement(
 def _counted(path: str, agreed: Counter[bytes], disputed: Sequence[tuple[bytes, bytes]]) -> FieldAgreement:
     agreeing = agreed.total()
     low, high = wilson(agreeing, agreeing + len(disputed))
-    return FieldAgreement(path, agreeing + len(disputed), agreeing, low, high, alpha(agreed, disputed))
+    of_rows = _ROW in {*agreed, *chain.from_iterable(disputed)}
+    beyond = None if of_rows else alpha(agreed, disputed)
+    return FieldAgreement(path, agreeing + len(disputed), agreeing, low, high, beyond)
