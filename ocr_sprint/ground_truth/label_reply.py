@@ -77,29 +77,36 @@ def _with_commands(text: str) -> str:
 
     return _EATEN.sub(back, text)
 
-# %% ../../nbs/ground_truth/03_label_reply.ipynb #6448d124
+# %% ../../nbs/ground_truth/03_label_reply.ipynb #38e12871
+def _decoded(
+    text: str,
+) -> dict[str, Json] | str:  # a fault
+    "The object that a text is, mended where that is needed."
+    try:
+        value = decode(text)
+    except DataError:
+        try:
+            value = decode(mend(text))
+        except DataError as error:
+            return str(error)
+    return value if isinstance(value, dict) else "no JSON object"
+
+
 def find_object(
     text: str,  # a finished reply
 ) -> dict[str, Json] | str:  # a fault
     "The one object in a reply."
-    candidates = []
-    for part in _objects(text):
-        for attempt in (part, mend(part)):
-            try:
-                value = decode(attempt)
-            except DataError as error:
-                fault = str(error)
-            else:
-                assert isinstance(value, dict)
-                candidates.append(value)
-                break
-        else:
-            return fault
-    if not candidates:
-        return "no JSON object"
-    if any(value != candidates[0] for value in candidates):
-        return "several objects that differ"
-    return candidates[0]
+    try:
+        value = decode(text)  # nearly every reply is nothing but its object
+    except DataError:
+        value = None
+    if isinstance(value, dict):
+        return value
+    candidates = [_decoded(part) for part in _objects(text)]
+    for candidate in candidates:
+        if isinstance(candidate, str) or candidate != candidates[0]:
+            return candidate if isinstance(candidate, str) else "several objects that differ"
+    return candidates[0] if candidates else "no JSON object"
 
 # %% ../../nbs/ground_truth/03_label_reply.ipynb #f5e5df3c
 @dataclass(frozen=True)
