@@ -11,8 +11,10 @@ from review_samples import changes, new_job, results
 
 from ocr_sprint.core.errors import DataError
 from ocr_sprint.review.edits import Edit
+from ocr_sprint.review.erasure import erase
 from ocr_sprint.review.queue import claim, finish, submit
 from ocr_sprint.review.schema import metadata
+from ocr_sprint.review.second_review import submit_second
 from ocr_sprint.review.store import open_store
 
 REVIEWERS = ("reviewer-a", "reviewer-b")
@@ -79,6 +81,7 @@ class Story:
         self.clock = Clock()
         self.store = open_store(url, create=False, clock=self.clock)
         self.jobs: list[str] = []
+        self.erased: set[str] = set()
         self.documents = 0
 
     def add(self, draw):
@@ -129,12 +132,24 @@ class Story:
         again |= {"result": draw(results), "review_flags": draw(st.sampled_from([[], ["again"]])), "confidence": 0.25}
         self.store.add_job(**again, rerun=True)
 
+    def second_review(self, draw):
+        """Somebody reads an approved letter without knowing the answer."""
+        submit_second(self.store, draw(st.sampled_from(self.jobs)), [], by="reviewer-c")
+
+    def erase(self, draw):
+        """A person asks for a letter to be forgotten."""
+        job_id = draw(st.sampled_from(self.jobs))
+        erase(self.store, job_id, by="admin", reason="request 7")
+        self.jobs.remove(job_id)
+        self.erased.add(job_id)
+
     def step(self, draw):
         """Something happens, and time goes on by nothing, seconds or days."""
         self.clock.now += datetime.timedelta(seconds=draw(st.sampled_from([0, 0, 1, 1, 60, 86_400])))
         deeds = [self.add, self.add, self.read]
         if self.jobs:
             deeds += [self.correct, self.correct, self.correct, self.undo, self.approve, self.approve, self.read_again]
+            deeds += [self.second_review, self.erase]
         try:
             draw(st.sampled_from(deeds))(draw)
         except DataError:
