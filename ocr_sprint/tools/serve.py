@@ -63,7 +63,7 @@ class _Worker:
     "A worker process, kept alive."
 
     def __init__(self, url: str, processes: int, engine: str) -> None:
-        words = ["--processes", str(processes), "--engine", engine, "--with-parent"]
+        words = ["--processes", str(processes), "--engine", engine, "--parent", str(os.getpid())]
         self._line = [sys.executable, "-m", "ocr_sprint.tools.worker", *words]
         self._environment = {**os.environ, "OCR_SPRINT_STORE": url}
         self._ending = threading.Event()
