@@ -403,8 +403,11 @@ def test_settings_files_are_those_that_trainers_take(store, tmp_path):
         name: yaml.safe_load((out / name).read_text())
         for name in ("trl_sft.yaml", "trl_sft_messages.yaml", "trl_dpo.yaml")
     }
-    assert {found["dataset_config"] for found in trl.values()} == {"prompt_completion", "messages", "preference"}
-    assert all(found["max_length"] is None and found["dataset_name"] == "." for found in trl.values())
+    assert {found["dataset_name"] for found in trl.values()} == {"./prompt_completion", "./messages", "./preference"}
+    assert all(found["max_length"] is None for found in trl.values())
+    for found in trl.values():
+        loaded = datasets.load_dataset(str(out / found["dataset_name"]), cache_dir=str(tmp_path / "cache"))
+        assert {found["dataset_train_split"], found["dataset_test_split"]} <= set(loaded)
     assert [found.get("assistant_only_loss") for found in trl.values()] == [None, True, None]
     axolotl = yaml.safe_load((out / "axolotl.yml").read_text())
     for part in axolotl["datasets"] + axolotl["test_datasets"]:

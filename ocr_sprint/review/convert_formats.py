@@ -68,7 +68,7 @@ FORMATS: Mapping[Target, Format] = {
     "alpaca": Format("alpaca", _alpaca),
 }
 
-# %% ../../nbs/review/36_convert_formats.ipynb #390469f6
+# %% ../../nbs/review/36_convert_formats.ipynb #72e16fca
 MODEL = "Qwen/Qwen2.5-1.5B-Instruct"
 _LORA: dict[str, Json] = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05}
 
@@ -80,8 +80,7 @@ def trl_yaml(
     "The settings of `trl sft`, or `trl dpo` for preferences, to be run in the folder."
     settings: dict[str, Json] = {
         "model_name_or_path": MODEL,
-        "dataset_name": ".",
-        "dataset_config": FORMATS[target].folder,
+        "dataset_name": f"./{FORMATS[target].folder}",
         "dataset_train_split": "train",
         "output_dir": f"model_{FORMATS[target].folder}",
         "max_length": None,

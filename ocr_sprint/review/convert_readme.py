@@ -66,7 +66,7 @@ def front_matter(
     ]
     return f"---\n{yaml.safe_dump({'configs': configs}, sort_keys=False)}---\n"
 
-# %% ../../nbs/review/37_convert_readme.ipynb #6fd2cf9b
+# %% ../../nbs/review/37_convert_readme.ipynb #2fea9d9e
 _HOW: dict[Target, str] = {
     "trl": "TRL: `trl sft --config trl_sft.yaml` trains on `prompt_completion/`; only the completion is learnt.",
     "messages": "TRL: `trl sft --config trl_sft_messages.yaml` trains on `messages/`. It needs `assistant_only_loss`, "
@@ -74,7 +74,7 @@ _HOW: dict[Target, str] = {
     "preference": "TRL: `trl dpo --config trl_dpo.yaml` trains on `preference/`: the approved answer against what "
     "the pipeline first said.",
     "axolotl": "Axolotl: `axolotl train axolotl.yml` trains on `messages/`. A row that is too long stops it.",
-    "unsloth": "Unsloth: `standardize_data_formats(load_dataset('.', 'conversations', split='train'))`, then the "
+    "unsloth": "Unsloth: `standardize_data_formats(load_dataset('./conversations', split='train'))`, then the "
     "model's chat template, then `train_on_responses_only`.",
     "alpaca": "Alpaca: `alpaca/` is for trainers that want instruction, input and output (`type: alpaca` in "
     "Axolotl); it uses no chat template.",
