@@ -28,12 +28,12 @@ class Demand(NamedTuple):
     targets: npt.ArrayLike  # records wanted in each bin
     weight: float = 1.0  # what one record in place earns
 
-# %% ../../nbs/ground_truth/22_certificate.ipynb #a4f7e4a6
+# %% ../../nbs/ground_truth/22_certificate.ipynb #01b1b1f9
 @dataclass(frozen=True, eq=False)
 class Problem:
     "Choose `size` records so that the targets are met as well as possible."
 
-    rows: npt.NDArray[np.int32]  # for each cell and demand the bin, counted through all demands
+    rows: npt.NDArray[np.integer[Any]]  # for each cell and demand the bin, counted through all demands
     starts: tuple[int, ...]  # where the bins of each demand begin; last: how many there are
     capacity: Reals  # records in each cell
     size: int  # how many to choose
