@@ -1,6 +1,7 @@
 # Every target sets itself up: the environment is made on first use and again when its inputs change.
 VENV ?= .venv
 READY := $(VENV)/.ready
+READY_TO_TRAIN := $(VENV)/.ready-to-train
 BIN := $(VENV)/bin
 WORKERS ?= 2
 SOURCES := $(wildcard nbs tests scripts bench docs) setup.py
@@ -9,15 +10,24 @@ SOURCES := $(wildcard nbs tests scripts bench docs) setup.py
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check docs lab freeze bench clean
+.PHONY: help install install-train demo test test-train check docs lab freeze bench clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 $(READY): settings.ini constraints.txt setup.py scripts/environment.sh
 	@bash scripts/environment.sh $(VENV)
 
-install: $(READY)  ## make .venv with everything
+# pip rather than uv, since pip takes the CPU build of torch (200 MB) where its find-links or an extra index offer one. From the
+# package index alone, Linux gets the build for CUDA: it needs no GPU, and several GB of room. macOS has its own build.
+$(READY_TO_TRAIN): $(READY) constraints-train.txt
+	@echo "installing torch and TRL into $(VENV); without a CPU build of torch at hand this takes several GB"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-train.txt -e '.[train]'
+	@touch $@
+
+install: $(READY)  ## make .venv with everything but training
+
+install-train: $(READY_TO_TRAIN)  ## add torch, transformers, peft and TRL to .venv
 
 demo: $(READY)  ## read letters, correct them, export ground truth: the main job on real OCR
 	$(BIN)/ocr_sprint demo
@@ -34,6 +44,9 @@ test: check  ## check, then run every notebook and every test
 	$(BIN)/nbdev_test --n_workers $(WORKERS) --timing
 	$(BIN)/pytest -n $(WORKERS)
 
+test-train: $(READY_TO_TRAIN)  ## the tests of training, on converted letters and without a GPU or a network
+	$(BIN)/pytest tests/train
+
 docs: $(READY)  ## the documentation site in _site/html, offline, warnings as errors
 	$(BIN)/python scripts/docs.py
 
@@ -41,7 +54,7 @@ lab: $(READY)  ## JupyterLab on the tutorials
 	$(BIN)/jupyter lab --notebook-dir=nbs --LabApp.default_url=/lab/tree/tutorials $(AS_ROOT)
 
 freeze: $(READY)  ## write the versions of .venv, once they pass, into constraints.txt
-	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -vxFf constraints-train.txt > constraints.txt
 	@touch $(READY)
 
 bench: $(READY)  ## every measurement of bench/
