@@ -18,6 +18,39 @@ from ocr_sprint.review.second_review import submit_second
 from ocr_sprint.review.store import open_store
 
 REVIEWERS = ("reviewer-a", "reviewer-b")
+PERIHAL = "header.perihal"
+
+
+def filled(store):
+    """Five letters: approved and corrected, approved as read, corrected only, untouched, failed."""
+    ids = [store.add_job(**new_job(number)) for number in range(4)]
+    ids.append(store.add_job(**new_job(4, error="encrypted") | {"result": None, "confidence": None}))
+    store.correct(
+        ids[0], [Edit("set", PERIHAL, "Patroli"), Edit("set", "personel[0].nrp", "77060000")], by="reviewer-a"
+    )
+    store.correct(ids[2], [Edit("add", "personel[1]", {"nrp": "90010001"})], by="reviewer-b", reason="row missed")
+    store.approve(ids[0], by="reviewer-a")
+    store.approve(ids[1], by="reviewer-a")
+    return ids
+
+
+# What a hand in the database can do to `filled`, and what the export says of it.
+DAMAGE = {
+    "corrected field": ("UPDATE jobs SET result = replace(result, 'Patroli', 'Razia') WHERE seq = 1", "value_mismatch"),
+    "other field": ("UPDATE jobs SET result = replace(result, '8001OOOI', '80010001') WHERE seq = 1", "hash_mismatch"),
+    "uncorrected job": ("UPDATE jobs SET result = replace(result, '7706', '7707') WHERE seq = 2", "hash_mismatch"),
+    "key added": ("UPDATE jobs SET result = '{\"x\":1,' || substr(result, 2) WHERE seq = 2", "hash_mismatch"),
+    "no JSON": ("UPDATE jobs SET result = substr(result, 2) WHERE seq = 1", "bad_json"),
+    "old value": ("UPDATE events SET old_value = '\"\"' WHERE job_seq = 1 AND n = 1", "hash_mismatch"),
+    "new value": ("UPDATE events SET new_value = '\"\"' WHERE job_seq = 1 AND n = 1", "value_mismatch"),
+    "value no JSON": ("UPDATE events SET old_value = '{' WHERE job_seq = 1 AND n = 1", "value_mismatch"),
+    "path": ("UPDATE events SET field_path = 'header..x' WHERE job_seq = 1 AND n = 1", "bad_path"),
+    "first event gone": ("DELETE FROM events WHERE job_seq = 1 AND n = 1", "hash_mismatch"),
+    "last event gone": ("DELETE FROM events WHERE job_seq = 1 AND n = 2", "hash_mismatch"),
+    "numbers": ("UPDATE events SET n = 7 WHERE job_seq = 1 AND n = 2", "numbering"),
+    "hash": ("UPDATE runs SET initial_sha256 = '00', text_sha256 = '00' WHERE job_seq = 1", "hash_mismatch"),
+    "result gone": ("UPDATE jobs SET result = NULL, error = 'lost', status = 'failed' WHERE seq = 1", "no_result"),
+}
 
 
 def by_hand(store, *statements):
