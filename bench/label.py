@@ -24,6 +24,7 @@ from urllib.request import urlopen
 
 import aiohttp
 
+from ocr_sprint.core.llm_limits import Limits
 from ocr_sprint.ground_truth.label import Order, label, prepare
 from ocr_sprint.ground_truth.label_journal import entries
 from ocr_sprint.ground_truth.label_run import Terms
@@ -171,10 +172,10 @@ def quota(folder: Path) -> None:
     """A provider that enforces 600 requests in any minute: refusals, and how much of the minute is used."""
     source = corpus(folder / "raw.jsonl", 1_500)
     with provider(latency=0.2, requests_a_window=600) as address:
-        words = ["--requests-per-minute", "600", "--llm", "server:tiny", "--base-url", f"{address}/v1"]
-        command = [sys.executable, "-m", "ocr_sprint.tools.batch_labeler", "--filter", str(FILTER), "--source", source]
+        terms = Terms(limits=Limits(requests=600))
+        order = Order(FILTER, [source], folder / "labels", "server:tiny", base_url=f"{address}/v1", terms=terms)
         started = time.perf_counter()
-        subprocess.run([*command, "--output-dir", str(folder / "labels"), *words], check=True)
+        asyncio.run(label(order))
         wall = time.perf_counter() - started
         refused = stats(address)["seen"].get("over_quota", 0)  # type: ignore[attr-defined]  # a table of its own
     print(f"600 a minute enforced: {refused} refused, {1_500 / wall * 60 / 600:.1%} of the minute used")
