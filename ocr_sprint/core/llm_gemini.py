@@ -184,15 +184,21 @@ def _proto_outcome(response: Any, model: str) -> Outcome:
     blocked = reason.name if reason else ""
     return gemini_outcome(text, found, blocked, counts, message.get("model_version") or model)
 
-# %% ../../nbs/core/09b_llm_gemini.ipynb #45935f67
+# %% ../../nbs/core/09b_llm_gemini.ipynb #ba336521
+def _quietly(name: str) -> Any:
+    "Import a module of the old SDK without its warnings: that support has ended is known."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return import_module(name)
+
+
 def _proto_failure(
-    error: Exception,  # as the SDK raised it
+    error: Any,  # an exception, as the SDK raised it
 ) -> Outcome:
     "What an exception of google-generativeai means."
-    from google.api_core.exceptions import GoogleAPICallError
     from requests.exceptions import ConnectionError as NoConnection
 
-    if isinstance(error, GoogleAPICallError):
+    if isinstance(error, _quietly("google.api_core.exceptions").GoogleAPICallError):
         answer = error.response
         return http_outcome(int(error.code or 500), getattr(answer, "headers", {}), getattr(answer, "content", b""))
     # A timeout while connecting is a ConnectionError too; neither it nor a refused connection has sent anything.
@@ -206,11 +212,9 @@ class _Sdk:
     def __init__(self, key: str, base_url: str | None, threads: int) -> None:
         from requests.adapters import HTTPAdapter
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # that its support has ended is known
-            self.client: Any = import_module("google.generativeai.client")
-            self.types: Any = import_module("google.generativeai.types")
-            self.wire: Any = import_module("google.ai.generativelanguage")
+        self.client: Any = _quietly("google.generativeai.client")
+        self.types: Any = _quietly("google.generativeai.types")
+        self.wire: Any = _quietly("google.ai.generativelanguage")
         options = {"api_endpoint": base_url} if base_url else None
         self.client.configure(api_key=key, transport="rest", client_options=options)
         self.service = self.client.get_default_generative_client()
