@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -51,11 +51,16 @@ def _paired(left: Sequence[Json], right: Sequence[Json]) -> list[_Pair]:
         end += 1
     rows, columns = range(start, len(left) - end), range(start, len(right) - end)
     pairs: list[_Pair] = [(place, place) for place in range(start)]
-    pairs += (
-        zip_longest(rows, columns) if len(rows) * len(columns) > _MOST_CELLS else _cheapest(left, right, rows, columns)
-    )
+    by_place = len(rows) * len(columns) > _MOST_CELLS or _stay(left, right, rows, columns)
+    pairs += zip_longest(rows, columns) if by_place else _cheapest(left, right, rows, columns)
     pairs += [(len(left) - place, len(right) - place) for place in range(end, 0, -1)]
     return pairs
+
+
+def _stay(left: Sequence[Json], right: Sequence[Json], rows: range, columns: range) -> bool:
+    "Whether no pairing can be cheaper than place by place: any other leaves at least two rows alone."
+    apart = (_distance(left[row], right[column]) for row, column in zip(rows, columns, strict=False))
+    return len(rows) == len(columns) and all(total <= 2 * _GAP for total in accumulate(apart))
 
 
 def _cheapest(left: Sequence[Json], right: Sequence[Json], rows: range, columns: range) -> list[_Pair]:
@@ -97,7 +102,9 @@ def compared(
 
 
 def _compared(first: Json, second: Json, here: FieldPath, there: FieldPath) -> Iterator[Compared]:
-    if isinstance(first, dict) and isinstance(second, dict):
+    if not (first or second):
+        yield Compared(here, there, first, second)
+    elif isinstance(first, dict) and isinstance(second, dict):
         for key in {**first, **second}:
             yield from _compared(first.get(key), second.get(key), (*here, key), (*there, key))
     elif isinstance(first, list) and isinstance(second, list):
