@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -19,9 +20,14 @@ from ocr_sprint.api.app import create_app
 from ocr_sprint.api.rates import Rates
 from ocr_sprint.api.service import Settings
 from ocr_sprint.core.canonical import canonical, encode, sha256_hex
-from ocr_sprint.review.fieldpath import get_value, parse_path, set_value
+from ocr_sprint.core.errors import DataError
+from ocr_sprint.review.differences import differences
+from ocr_sprint.review.edits import Edit
+from ocr_sprint.review.erasure import erase
+from ocr_sprint.review.fieldpath import format_path, get_value, parse_path, set_value
 from ocr_sprint.review.queue import claim, finish
 from ocr_sprint.review.replay import Drift, apply_event, inverse, lower, prove, replay, reverse, same, states
+from ocr_sprint.review.second_review import submit_second
 from ocr_sprint.review.store import open_store
 from ocr_sprint.review.verify_store import verify_store
 
@@ -40,6 +46,7 @@ class Letter:
     last: int = 0  # number of the last event, of whatever run
     approved: bool = False
     version: int = 1
+    hands: set = field(default_factory=set)  # who had a part in the answer of the current run
 
     def standing(self) -> list:
         """The corrections that nobody has taken back."""
@@ -102,7 +109,8 @@ class Reviewing(RuleBasedStateMachine):
         assert response.headers["ETag"] == f'"{letter.version + 1}"'
         letter.version += 1
 
-    def add(self, letter, batch):
+    def add(self, letter, batch, by="reviewer-a"):
+        letter.hands.add(by)
         letter.events += batch
         letter.last += len(batch)
         letter.approved = False
@@ -112,7 +120,8 @@ class Reviewing(RuleBasedStateMachine):
     @precondition(lambda self: len(self.letters) < 3)
     @rule(again=st.booleans())
     def upload(self, again):
-        content = b"%PDF-1.7 letter " + str(len(self.letters)).encode()
+        taken = {letter.content for letter in self.letters.values()}  # what was erased may come back
+        content = next(each for each in (b"%PDF-1.7 letter " + bytes([n]) for n in range(9)) if each not in taken)
         for known in range(1 + again):
             response = self.client.post("jobs", files={"file": ("letter.pdf", content)})
             assert response.status_code == 202, response.text
@@ -136,7 +145,7 @@ class Reviewing(RuleBasedStateMachine):
         job = new_job(0, result) | {"document_sha256": sha256_hex(letter.content)}
         assert self.store.add_job(rerun=True, **job) == job_id
         letter.initial = letter.current = result
-        letter.events, letter.reverts, letter.approved = [], {}, False
+        letter.events, letter.reverts, letter.approved, letter.hands = [], {}, False, set()
         letter.version += 1
 
     # What reviewers do
@@ -188,7 +197,7 @@ class Reviewing(RuleBasedStateMachine):
             assert not isinstance(state, Drift)
             letter.current = state
             letter.reverts |= {back.n: n for back, n in undone}
-            self.add(letter, [back for back, _ in undone])
+            self.add(letter, [back for back, _ in undone], "reviewer-b")
         else:
             assert response.status_code == 409, response.text
             assert isinstance(state, Drift) or any(e.batch == batch and e.n in gone for e in letter.events)
@@ -203,6 +212,30 @@ class Reviewing(RuleBasedStateMachine):
         else:
             self.done(response, letter)
         letter.approved = True
+        letter.hands.add("reviewer-a")
+
+    @precondition(lambda self: self.read())
+    @rule(data=st.data(), by=st.sampled_from(["reviewer-a", "reviewer-b", "reviewer-c"]), agree=st.booleans())
+    def review_a_second_time(self, data, by, agree):
+        job_id, letter = self.one(data)
+        keys = letter.current if agree else ()
+        edits = [Edit("set", format_path((key,)), letter.current[key]) for key in keys]
+        if letter.approved and by not in letter.hands:
+            review = submit_second(self.store, job_id, edits, by=by)
+            assert review.agrees == (agree or not differences(letter.current, letter.initial))
+            letter.hands.add(by)
+            letter.version += 1
+        else:
+            with pytest.raises(DataError):
+                submit_second(self.store, job_id, edits, by=by)
+
+    @precondition(lambda self: len(self.letters) > 1)
+    @rule(data=st.data())
+    def erase(self, data):
+        job_id = data.draw(st.sampled_from(sorted(self.letters)))
+        erase(self.store, job_id, by="admin", reason="request 7")
+        assert self.client.get(f"jobs/{job_id}").status_code == 404
+        del self.letters[job_id]
 
     # What goes wrong
 

@@ -12,6 +12,9 @@ I12 all of it over the real API and both databases (test_machine.py)
 """
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
 
 import jsonpatch
 import pytest
@@ -247,3 +250,14 @@ def test_drift_shows_no_personal_data():
     drift = reverse({"nama": "BUDI"}, [Event(1, "set", "nama", "BUDI SANTOSO", "ANDI")])
     assert str(drift) == "event 1 (nama): value_mismatch"
     assert (drift.expected, drift.found) == ('"ANDI"', '"BUDI"')
+
+
+@pytest.mark.parametrize(("campaign", "tried"), [("replay.py", "300 histories"), ("faults.py", "| all")])
+def test_a_small_campaign_finds_what_the_large_one_found(campaign, tried):
+    script = Path(__file__).parent.parent / "bench" / campaign
+    number = "300" if campaign == "replay.py" else "80"
+    done = subprocess.run(
+        [sys.executable, script, "--n", number, "--seed", "7"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert tried in done.stdout
