@@ -75,9 +75,9 @@ class PostgresServer:
 
     def __init__(self, *, durable: bool = False) -> None:
         self.durable = durable
+        self.programs = _programs()
         self.folder = Path(tempfile.mkdtemp(prefix="ocr_sprint_pg_", dir=tempfile.gettempdir()))
         self.data = self.folder / "data"
-        self.programs = _programs()
         self._keeper: subprocess.Popen[bytes] | None = None
         self._as: dict[str, Any] = {"cwd": self.folder, "env": {**os.environ, "LC_ALL": "C", "TZ": "UTC"}}
         try:

@@ -150,20 +150,36 @@ def test_the_environment_names_the_store(url, tmp_path, monkeypatch):
     assert (tmp_path / "ocr_sprint.db").exists()
 
 
-def test_many_openers_of_an_empty_database_make_one_store(url):
-    names, barrier = [], threading.Barrier(6)
+def test_many_openers_of_an_empty_database_make_one_store(new_url, backend):
+    for _ in range(8):
+        url, names, barrier = new_url(backend), [], threading.Barrier(6)
 
-    def opened():
-        barrier.wait()
-        with open_store(url) as store, reading(store.engine) as connection:
-            names.append(connection.execute(select(properties.c.value)).scalar_one())
+        def opened(url=url, names=names, barrier=barrier):
+            barrier.wait()
+            with open_store(url) as store, reading(store.engine) as connection:
+                names.append(connection.execute(select(properties.c.value)).scalar_one())
 
-    threads = [threading.Thread(target=opened) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(names) == 6 and len(set(names)) == 1
+        threads = [threading.Thread(target=opened) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(names) == 6 and len(set(names)) == 1
+
+
+def test_a_file_that_nobody_lets_go_of_is_named(new_url, monkeypatch):
+    monkeypatch.setattr(database_module, "BUSY_MS", 50)
+    url = new_url("sqlite")
+    path = url.removeprefix("sqlite:///")
+    open_store(url).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("BEGIN")
+        connection.execute("SELECT * FROM jobs").fetchall()
+        with pytest.raises(DataError, match=r"store.db cannot be used: database is locked"):
+            open_store(url)
+    connection.close()
+    open_store(url).close()
 
 
 # --- durable
