@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,10 +18,14 @@ from ocr_sprint.documents import ocr
 from ocr_sprint.documents.ocr import read_page
 from ocr_sprint.documents.pages import Pixels, Span, Turn, read_pages, upright
 from ocr_sprint.documents.pictures import PagePictures, page_png
-from ocr_sprint.documents.pipeline import process
+from ocr_sprint.documents.pipeline import Processed, process
 from ocr_sprint.review.documents import document, page_frame
+from ocr_sprint.review.edits import Edit
+from ocr_sprint.review.jobs import Job
 from ocr_sprint.review.ledger import NotFoundError
 from ocr_sprint.review.store import open_store
+from ocr_sprint.review.verify_store import verify_store
+from ocr_sprint.tools.cli import main
 
 LETTER = make_pdf((A4, say()), (A4, say(y=100)))
 
@@ -197,3 +202,70 @@ def test_a_job_without_its_file_says_so(url: str, tmp_path: Path) -> None:
         assert store.job(job_id).run == 1
         with pytest.raises(NotFoundError):
             document(store, "c5da6747")
+
+
+# The command that brings them in
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    (folder / "sprint-042.pdf").write_bytes(ROTATED)
+    return folder
+
+
+def only_job(url: str) -> Job:
+    with open_store(url, create=False) as store:
+        (job,) = store.jobs()
+    return job
+
+
+def test_ingest_keeps_the_file_and_reads_again_when_asked(url: str, inbox: Path) -> None:
+    assert main(["ingest", str(inbox), "--store", url]) == 0
+    job = only_job(url)
+    with open_store(url) as store:
+        assert document(store, job.job_id).content == ROTATED
+        store.correct(job.job_id, [Edit("set", "header.perihal", "Pengamanan")], by="reviewer-a")
+        store.approve(job.job_id, by="reviewer-a")
+    corrected = only_job(url)
+    assert main(["ingest", str(inbox), "--store", url]) == 0
+    assert only_job(url) == corrected
+    assert main(["ingest", str(inbox), "--store", url, "--rerun"]) == 0
+    again = only_job(url)
+    assert (again.run, again.approved, again.result) == (2, False, job.result)
+    with open_store(url) as store:
+        assert store.events(job.job_id) == []
+        assert list(verify_store(store)) == []
+
+
+def test_a_further_run_that_fails_changes_nothing(
+    url: str, inbox: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ingest", str(inbox), "--store", url]) == 0
+    before = only_job(url)
+
+    def fail(path: Path, **_: object) -> Processed:
+        return replace(process(path), result=None, error=f"{path.name}: torn")
+
+    monkeypatch.setattr("ocr_sprint.documents.pipeline.process", fail)
+    assert main(["ingest", str(inbox), "--store", url, "--rerun"]) == 1
+    assert "sprint-042.pdf: torn; the result that was there stays" in capsys.readouterr().out
+    assert only_job(url) == before
+
+
+def test_a_job_without_its_file_gets_it(url: str, inbox: Path) -> None:
+    with open_store(url) as store:
+        job_id = store.add_job(**vars(process(inbox / "sprint-042.pdf")))
+    before = only_job(url)
+    assert main(["ingest", str(inbox), "--store", url]) == 0
+    with open_store(url) as store:
+        assert document(store, job_id).content == ROTATED
+    assert only_job(url) == before
+
+
+@pytest.mark.parametrize("words", [["--processes", "0"], ["--engine", "none"], ["absent"]])
+def test_what_is_wrong_with_the_call_is_said_before_a_store_is_made(words: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "store.db"
+    assert main(["ingest", str(tmp_path), *words, "--store", f"sqlite:///{file}"]) == 2
+    assert not file.exists()
