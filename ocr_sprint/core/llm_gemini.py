@@ -86,7 +86,7 @@ def genai_outcome(
     blocked = feedback.block_reason.name if feedback and feedback.block_reason else ""
     return gemini_outcome(text, finish, blocked, counts, response.model_version or model)
 
-# %% ../../nbs/core/09b_llm_gemini.ipynb #d5d07d55
+# %% ../../nbs/core/09b_llm_gemini.ipynb #2e1255c9
 class LineError(Exception):
     "No answer came back; the SDK does not know this class, and so does not repeat the request."
 
@@ -102,7 +102,7 @@ async def _told_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
     except (TimeoutError, aiohttp.ClientError) as error:
         raise LineError(f"no answer ({type(error).__name__})") from None
 
-
+# %% ../../nbs/core/09b_llm_gemini.ipynb #f30ca3f5
 class GenaiOracle:
     "Gemini through google-genai."
 
@@ -184,7 +184,7 @@ def _proto_outcome(response: Any, model: str) -> Outcome:
     blocked = reason.name if reason else ""
     return gemini_outcome(text, found, blocked, counts, message.get("model_version") or model)
 
-# %% ../../nbs/core/09b_llm_gemini.ipynb #ba336521
+# %% ../../nbs/core/09b_llm_gemini.ipynb #ee600c7b
 def _quietly(name: str) -> Any:
     "Import a module of the old SDK without its warnings: that support has ended is known."
     with warnings.catch_warnings():
@@ -205,7 +205,7 @@ def _proto_failure(
     unsent = isinstance(error, NoConnection) and ("NewConnection" in repr(error) or "ConnectTimeout" in repr(error))
     return TryAgain(f"no answer ({type(error).__name__})", paid=not unsent)
 
-
+# %% ../../nbs/core/09b_llm_gemini.ipynb #345e8d75
 class _Sdk:
     "The parts of google-generativeai that are needed: four seconds to import, and global to the process."
 

@@ -55,7 +55,7 @@ class Pace:
         "Return units that were reserved and not used."
         self.due -= amount / self.rate
 
-# %% ../../nbs/core/08c_llm_limits.ipynb #d06dd36e
+# %% ../../nbs/core/08c_llm_limits.ipynb #8f24451f
 @dataclass(frozen=True)
 class Limits:
     "What the account allows in a minute; None: no limit is known."
@@ -71,7 +71,7 @@ class Limits:
                     f"a limit of {value:g} {name.replace('_', ' ')} a minute allows nothing; give more than 0"
                 )
 
-
+# %% ../../nbs/core/08c_llm_limits.ipynb #bd5967cd
 class Limiter:
     "Holds all limits, and adapts to refusals."
 

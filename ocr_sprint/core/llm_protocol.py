@@ -83,7 +83,7 @@ class Usage(NamedTuple):
         "The sum of two."
         return Usage(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
-# %% ../../nbs/core/08_llm_protocol.ipynb #319f9e7c
+# %% ../../nbs/core/08_llm_protocol.ipynb #7371aa8a
 @dataclass(frozen=True)
 class Answered:
     "The model finished by itself."
@@ -128,7 +128,7 @@ class TryAgain:
     seconds: float | None = None
     paid: bool = False  # the provider may have answered, and charge for it
 
-
+# %% ../../nbs/core/08_llm_protocol.ipynb #9dd99d5a
 @dataclass(frozen=True)
 class Fatal:
     "It will not work however often it is tried."

@@ -78,7 +78,7 @@ def chat_outcome(
         return Answered(text, usage, served)
     return TryAgain(f"the model ended with {finish!r}", paid=True)
 
-# %% ../../nbs/core/09a_llm_server.ipynb #266d9e73
+# %% ../../nbs/core/09a_llm_server.ipynb #5d7d7fd3
 def _session(
     headers: Mapping[str, str],
     seconds: float,
@@ -89,7 +89,7 @@ def _session(
     timeout = aiohttp.ClientTimeout(total=seconds, connect=min(10.0, seconds))
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout, headers=headers)
 
-
+# %% ../../nbs/core/09a_llm_server.ipynb #ab676fd5
 class ServerOracle:
     "Any server with an OpenAI-compatible /chat/completions."
 

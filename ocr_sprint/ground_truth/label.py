@@ -73,7 +73,7 @@ class Order:
             "prefilter": self.allow_prefilter,
         }
 
-# %% ../../nbs/ground_truth/04_label.ipynb #be5b70a5
+# %% ../../nbs/ground_truth/04_label.ipynb #a091a184
 def _silent(_: str) -> None:
     "Say nothing."
 
@@ -98,7 +98,7 @@ def _sample(order: Order, package: Filter, folder: Path, say: Callable[[str], No
     assert plan is not None
     return plan
 
-
+# %% ../../nbs/ground_truth/04_label.ipynb #4b14f251
 @dataclass(frozen=True)
 class Prepared:
     "An order, ready to be carried out."
@@ -198,7 +198,7 @@ class Done:
     written: Written
     spent: float  # dollars, over all runs of this folder
 
-# %% ../../nbs/ground_truth/04_label.ipynb #b804e984
+# %% ../../nbs/ground_truth/04_label.ipynb #6fb18feb
 def _watch(bar: Any, prepared: Prepared, say: Callable[[str], None]) -> Callable[[Run], None]:
     "What happens after each record: the bar moves, and once the forecast is made again."
     told = False
@@ -215,7 +215,7 @@ def _watch(bar: Any, prepared: Prepared, say: Callable[[str], None]) -> Callable
 
     return moved
 
-
+# %% ../../nbs/ground_truth/04_label.ipynb #d77002b0
 async def label(
     order: Order,
     *,
@@ -248,7 +248,7 @@ async def label(
     written = write_labels(prepared.plan, state, prepared.asking, prepared.folder)
     return Done(stop.ending, stop.detail, len(prepared.todo), written, state.spent)
 
-
+# %% ../../nbs/ground_truth/04_label.ipynb #2f722f08
 async def _run_batches(prepared: Prepared, oracle: Oracle, journal: Journal, say: Callable[[str], None]) -> Stop:
     "By the batch; Ctrl-C leaves the batches with the provider, and the next start collects them."
     from ocr_sprint.core.llm_batch import GeminiBatches

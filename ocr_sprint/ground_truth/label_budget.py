@@ -63,7 +63,7 @@ def most_tokens(
     schema = 0 if request.schema is None else 400 * len(request.schema.get("properties") or ())  # type: ignore[arg-type]  # an object
     return Usage((length + schema) // 2 + _FRAME, request.parameters.max_output_tokens)
 
-# %% ../../nbs/ground_truth/03c_label_budget.ipynb #0c9b0e41
+# %% ../../nbs/ground_truth/03c_label_budget.ipynb #75c823d0
 @dataclass
 class Observed:
     "Sums over replies, from which means and scatter follow."
@@ -106,7 +106,7 @@ class Forecast(NamedTuple):
         basis = f"measured on {self.measured}" if self.measured else "a guess before the first reply"
         return f"{self.records} records: ${self.expected:.2f} (${self.low:.2f} to ${self.high:.2f}; {basis})"
 
-
+# %% ../../nbs/ground_truth/03c_label_budget.ipynb #9d899753
 def forecast(
     records: int,
     total_bytes: int,  # of their prompts

@@ -18,7 +18,7 @@ from .label_reply import read_reply
 __all__ = ['Ending', 'Next', 'LONGEST_WAIT', 'MOST_FAILURES', 'MOST_READINGS', 'Tries', 'Label', 'Again', 'Refuse', 'Leave',
            'Stop', 'decide']
 
-# %% ../../nbs/ground_truth/03d_label_decide.ipynb #c85b7f49
+# %% ../../nbs/ground_truth/03d_label_decide.ipynb #661951f8
 @dataclass
 class Tries:
     "What has happened to one record."
@@ -65,7 +65,7 @@ class Leave(NamedTuple):
 
 Ending: TypeAlias = Literal["done", "interrupted", "budget", "quota", "fatal", "unreachable"]
 
-
+# %% ../../nbs/ground_truth/03d_label_decide.ipynb #8b8c02f7
 class Stop(NamedTuple):
     "Stop the run."
 

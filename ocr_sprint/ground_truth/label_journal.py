@@ -23,7 +23,7 @@ from ..core.llm_protocol import Usage
 # %% auto #0
 __all__ = ['Journal', 'Place', 'entries', 'State', 'read_state']
 
-# %% ../../nbs/ground_truth/03a_label_journal.ipynb #cf40a233
+# %% ../../nbs/ground_truth/03a_label_journal.ipynb #96a1bcce
 def _cut_torn_line(descriptor: int) -> None:
     "Remove a last line that has no end."
     size = os.fstat(descriptor).st_size
@@ -39,7 +39,7 @@ def _cut_torn_line(descriptor: int) -> None:
         os.ftruncate(descriptor, place)
         os.fsync(descriptor)
 
-
+# %% ../../nbs/ground_truth/03a_label_journal.ipynb #9df9365a
 class Journal:
     "An append-only file of JSON lines; use it in a `with` block."
 

@@ -25,7 +25,7 @@ from .sample import Article, Sample, article_id, text_digest
 # %% auto #0
 __all__ = ['Plan', 'write_plan', 'read_plan', 'Asking', 'Shard', 'journals']
 
-# %% ../../nbs/ground_truth/03b_label_plan.ipynb #38ec03e3
+# %% ../../nbs/ground_truth/03b_label_plan.ipynb #446fa974
 @dataclass(frozen=True)
 class Plan:
     "The articles of a run, in their order."
@@ -61,7 +61,7 @@ def _planned(line: Line) -> Article:
         raise DataError(f"{line.where}: is no article; remove the plan, and the next run draws it again")
     return Article(line.path, line.number, line.offset, line.raw, name, text_digest(value))
 
-
+# %% ../../nbs/ground_truth/03b_label_plan.ipynb #0c0aec26
 def read_plan(
     path: Path,
 ) -> Plan | None:  # None when there is none

@@ -205,7 +205,7 @@ class _Record:
             room = 2 * request.parameters.max_output_tokens
             self.request = replace(request, parameters=replace(request.parameters, max_output_tokens=room))
 
-# %% ../../nbs/ground_truth/03e_label_run.ipynb #cce9cc57
+# %% ../../nbs/ground_truth/03e_label_run.ipynb #1e883ff6
 @dataclass(frozen=True)
 class Terms:
     "How a run goes about it."
@@ -214,7 +214,7 @@ class Terms:
     limits: Limits = field(default_factory=Limits)
     seed: int | None = None  # of the jitter; None: by chance
 
-
+# %% ../../nbs/ground_truth/03e_label_run.ipynb #f971222a
 class Run:
     "Asks an oracle about articles, and journals what comes back."
 
@@ -271,7 +271,7 @@ class Run:
         self.account.journal.sync()
         return self.gate.stopped or Stop("done", "")
 
-
+# %% ../../nbs/ground_truth/03e_label_run.ipynb #7f837479
 async def _work(run: Run, waiting: Iterator[Article]) -> None:
     for article in waiting:
         await _Record(run, article).follow()
