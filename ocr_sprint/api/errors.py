@@ -62,7 +62,7 @@ class ConflictBody(BaseModel):
 
     error: Conflict
 
-# %% ../../nbs/api/00_errors.ipynb #4a0f0f76
+# %% ../../nbs/api/00_errors.ipynb #ee4ac289
 CODES: Mapping[int, tuple[str, str]] = {
     400: ("bad_request", "The request is malformed."),
     401: ("unauthorized", "A token is needed, and this is none that holds."),
@@ -77,7 +77,7 @@ CODES: Mapping[int, tuple[str, str]] = {
     428: ("version_required", "The header If-Match must name the version that the reviewer saw."),
     429: ("too_many_requests", "Too many requests; Retry-After says when to come again."),
     500: ("internal", "Something is wrong with the service; its log says what."),
-    503: ("unavailable", "The database cannot be used at the moment."),
+    503: ("unavailable", "The database or the disk cannot be used at the moment."),
 }
 
 
@@ -116,9 +116,9 @@ def error_response(
     body = orjson.dumps({"error": problem.model_dump()})
     return Response(body, status, headers, "application/json")
 
-# %% ../../nbs/api/00_errors.ipynb #e5c21001
+# %% ../../nbs/api/00_errors.ipynb #fdbd428c
 _SENDS = ("POST", "PUT", "PATCH", "DELETE")
-_DATABASE = (OperationalError, InterfaceError, sqlite3.OperationalError)
+_OUTSIDE = (OperationalError, InterfaceError, sqlite3.OperationalError, OSError)
 
 
 def status_of(
@@ -130,7 +130,7 @@ def status_of(
         return 404
     if isinstance(error, ConflictError):
         return 409
-    if isinstance(error.__cause__, _DATABASE):
+    if isinstance(error.__cause__, _OUTSIDE):
         return 503
     return 422 if isinstance(error, UsageError) or method in _SENDS else 500
 
@@ -150,7 +150,7 @@ def problem_of(
         conflict.current = [CurrentValue(field_path=error.field_path, value=error.found)]
     return conflict
 
-# %% ../../nbs/api/00_errors.ipynb #28907de1
+# %% ../../nbs/api/00_errors.ipynb #2b25d686
 def _way(
     steps: Sequence[int | str],
     body: Any,
@@ -159,7 +159,7 @@ def _way(
     text = ""
     for number, step in enumerate(steps, 1):
         inside = step in (body if isinstance(body, dict) else range(len(body)) if isinstance(body, list) else ())
-        if inside or number == len(steps) or body is None:
+        if inside or (number == len(steps) and isinstance(body, dict)):  # what is missing is the last step
             text += f"[{step}]" if isinstance(step, int) else f".{step}"
             body = body[step] if inside else None
     return text.removeprefix(".")
@@ -168,14 +168,14 @@ def _way(
 def place(
     location: Sequence[int | str],  # as pydantic gives it: where the value came from, then the way into it
     body: Any = None,  # the request's
-) -> str | None:
+) -> str:
     "The parameter, header or field of the body that an error is about."
     source, *steps = location
-    if source == "header" and steps:
+    if source == "header":
         return "-".join(word.capitalize() for word in str(steps[0]).replace("_", "-").split("-"))
-    return _way(steps, body) if steps else "body" if source == "body" else None
+    return (_way(steps, body) or "body") if source == "body" else str(steps[0])
 
-# %% ../../nbs/api/00_errors.ipynb #caaa3766
+# %% ../../nbs/api/00_errors.ipynb #b86c61ca
 _log = logging.getLogger("ocr_sprint.api")
 
 
@@ -208,7 +208,7 @@ async def _invalid(_request: Request, error: Exception) -> Response:
     field = place(first["loc"], found.body)
     if field == "If-Match" and first["type"] == "missing":
         return error_response(428, Problem(code=CODES[428][0], message=CODES[428][1], field=field))
-    message = f"{field}: {first['msg']}" if field else str(first["msg"])
+    message = f"{field}: {first['msg']}"
     return error_response(422, Problem(code="invalid", message=message, field=field))
 
 

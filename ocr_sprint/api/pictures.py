@@ -55,7 +55,7 @@ class PictureCache:
             self._drawn.clear()
             self._size = 0
 
-# %% ../../nbs/api/02a_pictures.ipynb #de0c35bc
+# %% ../../nbs/api/02a_pictures.ipynb #a75be5bb
 class Pictures:
     "Draws pages, and keeps those drawn lately; safe for threads. `close` it."
 
@@ -95,7 +95,8 @@ class Pictures:
         self._cache.clear()
 
     def close(self) -> None:
-        "End the processes."
+        "End the processes; once is enough."
         with self._lock:
-            if self._pages is not None:
-                self._pages.close()
+            pages, self._pages = self._pages, None
+        if pages is not None:
+            pages.close()
