@@ -47,9 +47,10 @@ def cells(notebook: Path) -> list[dict[str, Any]]:
     return [{**cell, "source": "".join(cell["source"])} for cell in document["cells"] if cell["cell_type"] == "code"]
 
 
-def pinned() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
-    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+def pinned(name: str = "constraints.txt") -> dict[str, str]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    pins = (line.split("==") for line in lines if not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in pins}
 
 
 def test_the_extras_are_those_of_the_design() -> None:
@@ -91,8 +92,12 @@ def test_every_frozen_version_runs_on_the_oldest_python() -> None:
     assert [name for name, versions in needs.items() if not SpecifierSet(versions).contains(oldest)] == []
 
 
-def test_what_only_training_needs_is_not_frozen() -> None:
-    assert not {"torch", "triton"} & set(pinned())
+def test_what_only_training_needs_is_frozen_apart() -> None:
+    training = pinned("constraints-train.txt")
+    assert not set(training) & set(pinned())
+    for requirement in map(Requirement, settings()["train_requirements"].split()):
+        version = {**pinned(), **training}[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"constraints-train.txt has {requirement.name} {version}"
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
