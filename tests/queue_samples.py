@@ -17,7 +17,7 @@ def read(task: Task) -> dict[str, Any]:
         "document_sha256": task.document_sha256,
         "pages": 1,
         "engine": f"{task.worker}, attempt {task.attempt}",
-        "result": {"header": {"perihal": task.content.decode()}},
+        "result": {"header": {"perihal": task.content.decode("latin-1")}},
         "confidence": 0.9,
         "field_confidence": {},
         "evidence": None,

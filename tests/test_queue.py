@@ -34,6 +34,7 @@ from ocr_sprint.review.queue import (
 from ocr_sprint.review.schema import documents, runs, tasks
 from ocr_sprint.review.store import Store, open_store
 from ocr_sprint.review.trail import job_entries
+from ocr_sprint.review.verify_store import verify_store
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -254,3 +255,4 @@ def test_the_queue_does_what_a_list_would_do(url: str, seed: int) -> None:
                         model.waiting[number] = (came, place, None, None, task.attempt - (act == "release"))
             jobs = {job.filename: (job.status, job.run) for job in store.jobs()}
             assert jobs == {f"{n}.pdf": (state, model.results[n]) for n, state in model.state.items()}
+        assert list(verify_store(store)) == []

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pdf_samples import A4, make_pdf, say
 from PIL import Image
+from queue_samples import read
 
-from ocr_sprint.core.errors import UsageError
+from ocr_sprint.core.errors import DataError, UsageError
 from ocr_sprint.core.outcomes import Failure
 from ocr_sprint.documents.pipeline import Processed
 from ocr_sprint.documents.reading import Readers
-from ocr_sprint.review.queue import QueueState, queue_state, submit
+from ocr_sprint.review.queue import QueueState, claim, queue_state, submit
 from ocr_sprint.review.store import Store, open_store
-from ocr_sprint.tools.worker import main
+from ocr_sprint.tools.worker import _settle, main
 
 # Widths of scans that tell the engine below what to do with its reader.
 NAP, KILL, SLEEP = 700, 666, 777
@@ -218,6 +221,21 @@ def test_what_cannot_be_is_refused(url: str, capsys: pytest.CaptureFixture[str])
         with open_store(url):
             assert main(["--store", url, *words]) == 2
         assert "give at least 1" in capsys.readouterr().err
+
+
+def test_what_the_store_would_refuse_is_a_failed_job(url: str) -> None:
+    def refuse(_: object) -> None:
+        raise DataError("no letter")
+
+    with open_store(url, validate=refuse) as opened:
+        for number, (change, reason) in enumerate((({}, "no letter"), ({"ocr_text": "\0"}, "U\\+0000"))):
+            submit(opened, f"{number}.pdf", letter(number))
+            task = claim(opened, "worker-1", 60)
+            assert task is not None
+            state, error = _settle(opened, task, replace(Processed(**read(task)), **change))
+            assert state == "failed"
+            assert re.fullmatch(rf"{number}\.pdf: what was read cannot be kept \(.*{reason}.*\)", error or "")
+            assert opened.job(task.job_id).error == error
 
 
 # Readers by themselves

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import orjson
 
@@ -27,6 +27,7 @@ from .cli import command
 if TYPE_CHECKING:
     from ocr_sprint.documents.pipeline import Processed
     from ocr_sprint.documents.reading import Readers
+    from ocr_sprint.review.jobs import NewJob
     from ocr_sprint.review.queue import Task
     from ocr_sprint.review.store import Store
 
@@ -56,12 +57,24 @@ def _settle(
         return (state if give_up(store, task, answer.message) else "lost"), answer.message
     else:
         job = {**unread(task, f"{task.filename}: the pipeline failed ({answer})")}
-    try:
-        kept = finish(store, task, **job)
-    except DataError as error:
-        job = {**unread(task, f"{task.filename}: what was read cannot be kept ({error})")}
-        kept = finish(store, task, **job)
+    flaw = _flaw(store, job)
+    if flaw is not None:
+        job = {**unread(task, f"{task.filename}: what was read cannot be kept ({flaw})")}
+    kept = finish(store, task, **job)
     return ("lost" if not kept else "failed" if job["error"] else "done"), job["error"]
+
+
+def _flaw(store: Store, job: dict[str, Any]) -> str | None:
+    "Why the store would refuse what was read, whatever state its database is in."
+    from ocr_sprint.review.jobs import job_columns
+
+    try:
+        job_columns(cast("NewJob", job))
+        if store.validate is not None and job["result"] is not None:
+            store.validate(job["result"])
+    except DataError as error:
+        return str(error)
+    return None
 
 # %% ../../nbs/tools/10_worker.ipynb #21053574
 _PAUSE = 0.5  # seconds between two looks at the queue
