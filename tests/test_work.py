@@ -76,6 +76,7 @@ class Shuffled(outcomes.Here[int, int]):
         return super().wait()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers()), st.lists(st.integers(0)), st.integers(1, 9))
 def test_order_is_kept_whatever_ends_first(items: list[int], choices: list[int], capacity: int) -> None:
     engine = Shuffled(choices, capacity)
