@@ -174,15 +174,15 @@ def _tell(told: _Told, kind: str, entry: Mapping[str, Any]) -> None:
     elif kind == "approvals":
         told.approval = entry if entry["action"] == "approve" else None
 
-# %% ../../nbs/review/06h_verify_job.ipynb #c54b8983
+# %% ../../nbs/review/06h_verify_job.ipynb #696884ac
 def _columns(told: _Told, job: Mapping[str, Any]) -> dict[str, Any]:
     "What the row must say."
     approval = told.approval or {}
     said: dict[str, Any] = {"run": told.numbers["runs"], "approved": told.approval is not None}
     said |= {"reviewed_by": approval.get("by"), "reviewed_at": approval.get("at")}
-    said |= {name: told.run[name] for name in ("engine", "confidence", "review_flags") if told.run}
-    if job["status"] != "queued":
-        said["error"] = told.run.get("error")
+    said |= {"engine": told.run.get("engine", ""), "confidence": told.run.get("confidence")}
+    said |= {"review_flags": told.run.get("review_flags", "[]")}
+    said["error"] = None if job["status"] == "queued" else told.run.get("error")
     said["satuan"] = None if job["result"] is None else satuan_of(orjson.loads(job["result"]))
     return said
 
