@@ -35,6 +35,7 @@ UNSAYABLE = {
     "get_jobs": "cursor",
     # A field path must lead somewhere in this very letter, a value must make sense there, and the integers inside of it,
     # however deep, must fit 64 bits.
+    "post_second_review": r"edits\[\d+\](\.field_path)?|body",
     "post_corrections": r"edits\[\d+\](\.field_path)?|body",
 }
 

@@ -57,7 +57,7 @@ def job_state(
     "A letter as a list shows it."
     return JobState.model_validate({name: getattr(job, name) for name in JobState.model_fields})
 
-# %% ../../nbs/api/10_jobs.ipynb #eb0dc374
+# %% ../../nbs/api/10_jobs.ipynb #8226792e
 class JobList(BaseModel):
     "A part of a list of letters."
 
@@ -65,8 +65,8 @@ class JobList(BaseModel):
     next: str | None  # the cursor of the next page; null: this is the last
 
 
-FlagCode = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")]
-Unit = Annotated[str, Field(pattern=r"^[^\x00]{1,256}$")]
+FlagCode = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$", examples=["nrp_format"])]
+Unit = Annotated[str, Field(pattern=r"^[^\x00]{1,256}$", examples=["POLRES SLEMAN"])]
 
 
 class JobQuery(BaseModel):

@@ -20,7 +20,7 @@ from ..review.filters import Filters, parse_moment
 # %% auto #0
 __all__ = ['MAX_LIMIT', 'Moment', 'Truth', 'Either', 'Limit', 'Cursor', 'whole', 'CorpusFilters', 'CorpusWanted']
 
-# %% ../../nbs/api/06_parameters.ipynb #6a1e2ce6
+# %% ../../nbs/api/06_parameters.ipynb #4534d41b
 def _moment(value: object) -> datetime.datetime:
     "A moment from text, with the command line's own words for what is wrong with it."
     if not isinstance(value, str):
@@ -50,7 +50,11 @@ def _given(value: object) -> object:
     return whole(value)
 
 
-_TIME = {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}
+_TIME = {
+    "type": "string",
+    "anyOf": [{"format": "date-time"}, {"format": "date"}],
+    "examples": ["2025-06-01T10:15:00Z", "2025-06-01"],
+}
 MAX_LIMIT = 10**12
 
 Moment = Annotated[datetime.datetime | None, BeforeValidator(_moment), WithJsonSchema(_TIME)]

@@ -31,7 +31,7 @@ __all__ = ['ReviewerOf', 'VersionOf', 'FIELD_PATH', 'Reason', 'AnEdit', 'router'
            'RemoveEdit', 'Corrections', 'stored_edits', 'conflict', 'explained', 'Reviewed', 'post_corrections',
            'UndoRequest', 'post_undo', 'post_approve']
 
-# %% ../../nbs/api/12_reviews.ipynb #9d54867b
+# %% ../../nbs/api/12_reviews.ipynb #4ae5d273
 _NAME = r"^[!-~]([ -~]{0,126}[!-~])?$"
 _VERSION = r'^"(0|[1-9][0-9]{0,17})"$'
 
@@ -40,14 +40,14 @@ def _reviewer(
     caller: CallerOf,
     x_user_id: Annotated[
         Annotated[str, Field(pattern=_NAME)] | SkipJsonSchema[None],
-        Header(description="The name to review under, when it is not the token's own."),
+        Header(description="The name to review under, when it is not the token's own.", examples=["reviewer-a"]),
     ] = None,
 ) -> str:
     return reviewer_name(caller, x_user_id)
 
 
 def _version(
-    if_match: Annotated[str, Header(pattern=_VERSION, description="The ETag of the result that was looked at.")],
+    if_match: Annotated[str, Header(pattern=_VERSION, description="The ETag of the result.", examples=['"1"'])],
 ) -> int:
     return int(if_match[1:-1])
 
@@ -55,7 +55,7 @@ def _version(
 ReviewerOf = Annotated[str, Depends(_reviewer)]
 VersionOf = Annotated[int, Depends(_version)]
 
-# %% ../../nbs/api/12_reviews.ipynb #a20bb368
+# %% ../../nbs/api/12_reviews.ipynb #1e9b328e
 _KEY = r'[^.\[\]"]+'
 _STRING = r'\["([^"\\]|\\.)*"\]'
 FIELD_PATH = rf"^({_KEY}|{_STRING})(\.{_KEY}|\[(0|[1-9][0-9]{{0,17}})\]|{_STRING})*$"
@@ -67,7 +67,7 @@ class AnyEdit(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    field_path: str = Field(max_length=1024, pattern=FIELD_PATH)
+    field_path: str = Field(max_length=1024, pattern=FIELD_PATH, examples=["header.perihal"])
     reason: Reason = Field(None, description="Without it, the reason of the whole batch.")
 
 
@@ -75,7 +75,7 @@ class SetEdit(AnyEdit):
     "Put a value where one stands."
 
     op: Literal["set"]
-    value: JsonValue
+    value: JsonValue = Field(examples=["Penyelidikan kasus pencurian", None])
     expected: JsonValue = Field(None, description="What must stand there now; when it is left out, anything may.")
 
 
@@ -83,7 +83,7 @@ class AddEdit(AnyEdit):
     "Insert a value into a list, or a new key into an object."
 
     op: Literal["add"]
-    value: JsonValue
+    value: JsonValue = Field(examples=["Kapolri"])
 
 
 class RemoveEdit(AnyEdit):
