@@ -9,7 +9,6 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -20,14 +19,10 @@ from ocr_sprint.api.app import create_app
 from ocr_sprint.api.rates import Rates
 from ocr_sprint.api.service import Settings
 from ocr_sprint.core.canonical import canonical, encode, sha256_hex
-from ocr_sprint.core.errors import DataError
 from ocr_sprint.review.differences import differences
-from ocr_sprint.review.edits import Edit
-from ocr_sprint.review.erasure import erase
 from ocr_sprint.review.fieldpath import format_path, get_value, parse_path, set_value
 from ocr_sprint.review.queue import claim, finish
 from ocr_sprint.review.replay import Drift, apply_event, inverse, lower, prove, replay, reverse, same, states
-from ocr_sprint.review.second_review import submit_second
 from ocr_sprint.review.store import open_store
 from ocr_sprint.review.verify_store import verify_store
 
@@ -218,22 +213,27 @@ class Reviewing(RuleBasedStateMachine):
     @rule(data=st.data(), by=st.sampled_from(["reviewer-a", "reviewer-b", "reviewer-c"]), agree=st.booleans())
     def review_a_second_time(self, data, by, agree):
         job_id, letter = self.one(data)
+        blind = letter.approved and by not in letter.hands
+        view = self.client.get(f"jobs/{job_id}/second-review", headers={"X-User-Id": by})
+        assert view.status_code == (200 if blind else 403 if letter.approved else 409), view.text
+        assert not blind or same(view.json()["result"], letter.initial)
         keys = letter.current if agree else ()
-        edits = [Edit("set", format_path((key,)), letter.current[key]) for key in keys]
-        if letter.approved and by not in letter.hands:
-            review = submit_second(self.store, job_id, edits, by=by)
-            assert review.agrees == (agree or not differences(letter.current, letter.initial))
-            letter.hands.add(by)
-            letter.version += 1
-        else:
-            with pytest.raises(DataError):
-                submit_second(self.store, job_id, edits, by=by)
+        edits = [{"op": "set", "field_path": format_path((key,)), "value": letter.current[key]} for key in keys]
+        run = view.json()["run"] if blind else 1
+        response = self.post(job_id, "second-review", letter.version, by, run=run, edits=edits)
+        if not blind:
+            assert response.status_code == view.status_code, response.text
+            return
+        assert response.status_code == 201, response.text
+        assert response.json()["agrees"] == (agree or not differences(letter.current, letter.initial))
+        letter.hands.add(by)
+        letter.version += 1
 
     @precondition(lambda self: len(self.letters) > 1)
     @rule(data=st.data())
     def erase(self, data):
         job_id = data.draw(st.sampled_from(sorted(self.letters)))
-        erase(self.store, job_id, by="admin", reason="request 7")
+        assert self.client.delete(f"jobs/{job_id}", params={"reason": "request 7"}).status_code == 204
         assert self.client.get(f"jobs/{job_id}").status_code == 404
         del self.letters[job_id]
 
