@@ -92,7 +92,7 @@ def other_text(random: Random, old: str) -> str:
 def other(random: Random, column: str, old: Any) -> Any:
     """Another value that a column could hold."""
     if column in ("old_value", "new_value"):
-        return orjson.dumps(tampered(random, {"x": orjson.loads(old)}).get("x", "gone")).decode()
+        return orjson.dumps(tampered(random, [orjson.loads(old)])).decode()
     if column == "op":
         return random.choice([op for op in ("set", "add", "remove") if op != old])
     if isinstance(old, int):
