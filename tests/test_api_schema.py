@@ -1,8 +1,8 @@
 """Schemathesis against the whole service, in process, on both backends: it finds nothing.
 
 It sends what the OpenAPI document allows and what it forbids (all combinations of edges, then by chance, then along the
-links from one answer to the next) and compares every answer with the document. `OCR_SPRINT_SCHEMA_EXAMPLES` sets how many
-requests by chance each endpoint gets; the figure in CI is small.
+links from one answer to the next) and compares every answer with the document. `OCR_SPRINT_SCHEMA_EXAMPLES` says how
+many requests by chance each endpoint gets; the figure in CI is small.
 """
 
 import io
@@ -26,14 +26,14 @@ from ocr_sprint.review.queue import submit
 
 EXAMPLES = int(os.environ.get("OCR_SPRINT_SCHEMA_EXAMPLES", "5"))
 
-# A request can fit the document and still be refused with 422, where OpenAPI has no words for the reason. These are all,
-# by operation, with the field that the answer must then name. Everything else that fits must be accepted.
+# A request can fit the document and still be refused with 422, where OpenAPI has no words for the reason. These are
+# all, by operation, with the field that the answer must then name. Everything else that fits must be accepted.
 UNSAYABLE = {
     "export": "until",  # a period must not end before it begins
     "post_snapshot": "until",
     "get_changes": "cursor",  # a cursor is opaque, and must be one that the service gave
     "get_jobs": "cursor",
-    # A field path must lead somewhere in this very letter, a value must make sense there, and the integers inside of it,
+    # A field path must lead somewhere in this very letter, a value must make sense there, and the integers in it,
     # however deep, must fit 64 bits.
     "post_second_review": r"edits\[\d+\](\.field_path)?|body",
     "post_corrections": r"edits\[\d+\](\.field_path)?|body",

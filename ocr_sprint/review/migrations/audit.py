@@ -244,7 +244,9 @@ def _fill() -> None:
                 written[kind].append(columns | {"prev_hash": head, "hash": entry.hash})
                 head = entry.hash
             status = "failed" if job["result"] is None else "done"
-            written["jobs"].append({"seq": job["seq"], "status": status, "satuan": _satuan(job["result"]), "head": head})
+            written["jobs"].append(
+                {"seq": job["seq"], "status": status, "satuan": _satuan(job["result"]), "head": head}
+            )
         for table, rows in written.items():
             if rows:
                 op.get_bind().execute(sa.text(_WRITE[table]), rows)
