@@ -24,7 +24,7 @@ from .schema import documents, jobs
 # %% auto #0
 __all__ = ['PROVED_REASONS', 'Letter', 'approved_letters']
 
-# %% ../../nbs/review/42_approved.ipynb #346aabdb
+# %% ../../nbs/review/42_approved.ipynb #53561c19
 class Letter(NamedTuple):
     "An approved letter, as far as training needs it."
 
@@ -49,7 +49,7 @@ def _reason(final: Json, has_text: bool) -> str | None:
         return PROVED_REASONS[0]
     return None if has_text else PROVED_REASONS[1]
 
-
+# %% ../../nbs/review/42_approved.ipynb #c4782ec5
 def _letter(
     sample: Sample,
     events: list[Event],

@@ -192,7 +192,7 @@ def _signals(store: StoreReader, sums: Sums) -> tuple[Signal, ...]:
             signals.append(Signal(errors, found.compared, round(noise, 4), errors.low > noise))
     return tuple(signals)
 
-# %% ../../nbs/review/44_readiness.ipynb #f1080965
+# %% ../../nbs/review/44_readiness.ipynb #0deb7d6c
 def _store_facts(store: StoreReader) -> tuple[str | None, int]:
     "When the oldest job was made, and how many jobs are of a file that another one has too."
     files = func.count() - func.count(jobs.c.document_sha256.distinct())
@@ -206,7 +206,7 @@ def _period(oldest: str | None, now: datetime.datetime) -> float:
     age = now - datetime.datetime.fromisoformat(oldest or utc_text(now))
     return min(max(age / datetime.timedelta(days=1), 1.0), RECENT_DAYS)
 
-
+# %% ../../nbs/review/44_readiness.ipynb #876daafe
 def _sums(store: StoreReader, since: str) -> Sums:
     sums = Sums(since)
     with closing(approved_letters(store)) as letters:

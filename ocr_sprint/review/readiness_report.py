@@ -98,7 +98,7 @@ def _units(found: Readiness) -> Section:
     rows = [(unit.satuan, unit.counted, unit.missing, _days(unit.days)) for unit in short[:SHOWN_UNITS]]
     return Section("Units", words, *([Table(("unit", "letters", "missing", "days"), rows)] if rows else []))
 
-# %% ../../nbs/review/45_readiness_report.ipynb #fc55d9fd
+# %% ../../nbs/review/45_readiness_report.ipynb #403b0835
 SHOWN_FIELDS = 20
 
 
@@ -132,7 +132,7 @@ def _field_figure(signals: Sequence[Signal]) -> Figure:
     caption = "How often each field was read wrong, with 95 percent intervals, and how often two reviewers differ."
     return Figure(caption, {"data": [wrong, differ], "layout": layout})
 
-
+# %% ../../nbs/review/45_readiness_report.ipynb #fa4bc5fe
 def _fields(found: Readiness) -> Section:
     "Error rates by field."
     signals = [signal for signal in found.fields if signal.errors.errors][:SHOWN_FIELDS]
