@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['main', 'serve']
 
-# %% ../../nbs/tools/20_serve.ipynb #18743d41
+# %% ../../nbs/tools/20_serve.ipynb #352ced38
 def _check_host(
     store: Store,
     host: str,
@@ -48,7 +48,11 @@ def _listen(
     "The socket that clients connect to; UsageError when the address cannot be had."
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listening = socket.create_server((host, port), family=family, backlog=2048)
+        listening.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NODELAY, True
+        )  # or every answer waits 40 ms for its own end
+        return listening
     except (OSError, OverflowError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
         raise UsageError(f"{host}:{port} cannot be had ({reason}); name another --host or --port") from None
