@@ -142,7 +142,7 @@ def rebuild(
         return rebuilt._replace(initial=None, drift=Drift("bad_json", field_path="review_flags"))
     return rebuilt
 
-# %% ../../nbs/review/06a_lines.ipynb #f90283fd
+# %% ../../nbs/review/06a_lines.ipynb #80d5bac9
 LINE_KEYS = (
     "job_id",
     "filename",
@@ -160,7 +160,7 @@ LINE_KEYS = (
 CORRECTION_KEYS = ("field_path", "old_value", "new_value", "corrected_by", "reason", "corrected_at")
 REPLAY_DRIFT = "replay_drift"
 
-
+# %% ../../nbs/review/06a_lines.ipynb #83f55130
 def _correction(event: Event) -> dict[str, Json]:
     return {
         "field_path": event.field_path,

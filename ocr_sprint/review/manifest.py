@@ -124,7 +124,7 @@ def read_manifest(
         where = ".".join(map(str, first["loc"]))
         raise DataError(f"{path}: is no manifest of a corpus ({where}: {first['msg']})") from None
 
-# %% ../../nbs/review/06d_manifest.ipynb #14592daa
+# %% ../../nbs/review/06d_manifest.ipynb #997dff24
 class IndexRow(NamedTuple):
     "One line of a corpus, without what it says."
 
@@ -133,7 +133,7 @@ class IndexRow(NamedTuple):
     sha256: str  # of the line, with its line break
     head: str | None  # None: not kept
 
-
+# %% ../../nbs/review/06d_manifest.ipynb #5f9d940f
 _BUFFERED = 256  # rows
 
 
