@@ -124,7 +124,7 @@ def stored_edits(
         for edit in edits
     ]
 
-# %% ../../nbs/api/12_reviews.ipynb #58765180
+# %% ../../nbs/api/12_reviews.ipynb #b4b3012a
 def _current(
     job: Job,
     paths: Sequence[str],
@@ -145,9 +145,10 @@ def conflict(
     "The 409 of a reviewer who was overtaken."
     field = error.field_path or "If-Match"
     refusal = ApiError(409, str(error), field)
-    named = [*paths, *([error.field_path] if error.field_path else [])]
-    version, current = job.version, list(_current(job, named))
-    refusal.problem = Conflict(**refusal.problem.model_dump(), version=version, current=current)
+    current = [value for value in _current(job, paths) if value.field_path != error.field_path]
+    if error.field_path is not None:  # what the edit met there, perhaps after others of its batch
+        current.append(CurrentValue(field_path=error.field_path, value=error.found))
+    refusal.problem = Conflict(**refusal.problem.model_dump(), version=job.version, current=current)
     return refusal
 
 
