@@ -108,7 +108,7 @@ def snapshot(
         second.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{name}'")
         yield first, second
 
-# %% ../../nbs/review/06b_samples.ipynb #74d69594
+# %% ../../nbs/review/06b_samples.ipynb #1e419df5
 STREAM_ROWS = 100
 
 
@@ -119,14 +119,15 @@ def rows(
     "The rows of a query as the driver gives them, one after the other; DataError when the database fails."
     compiled = query.compile(dialect=connection.dialect)
     driver: Any = connection.connection.driver_connection
-    database_error: type[Exception] = connection.dialect.loaded_dbapi.Error
+    module: Any = connection.dialect.loaded_dbapi
     with closing(driver.cursor()) as cursor:
         try:
             if connection.dialect.name == "sqlite":
                 yield from cursor.execute(str(compiled), [compiled.params[name] for name in compiled.positiontup or ()])
             else:
-                yield from cursor.stream(str(compiled), compiled.params, size=STREAM_ROWS)
-        except database_error as error:
+                size = STREAM_ROWS if module.capabilities.has_stream_chunked() else 1
+                yield from cursor.stream(str(compiled), compiled.params, size=size)
+        except module.Error as error:
             name, reason = store_name(connection.engine.url), str(error).partition("\n")[0]
             raise DataError(f"the store {name} cannot be read: {reason}") from error
 
