@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import sqlite3
+from pathlib import Path
 
 import datasets
 import pytest
@@ -360,6 +361,25 @@ def test_a_failure_leaves_the_folder_before_it(store, tmp_path):
         convert(store, out, shape=broken)
     with pytest.raises(DataError, match="none of 5 letters can be used: 5 its result does not fit"):
         convert(store, out, shape=lambda _: in_schema_order(None))
+    assert contents(out) == before
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith("store.db")} == {"out"}
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_older_one(store, tmp_path, monkeypatch):
+    fill(store, 3)
+    out = tmp_path / "out"
+    convert(store, out, shape=in_schema_order)
+    before = contents(out)
+    rename = Path.rename
+
+    def refuse(self, target):
+        if self.name.endswith(".part"):
+            raise OSError("the folder is held by somebody")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="held"):
+        convert(store, out, Conversion(("alpaca",)), in_schema_order)
     assert contents(out) == before
     assert {path.name for path in tmp_path.iterdir() if not path.name.startswith("store.db")} == {"out"}
 

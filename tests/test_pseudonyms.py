@@ -206,6 +206,21 @@ def test_any_text_can_be_carried_over(name, other):
         assert carried(other, image) != image.text or not other
 
 
+def test_no_two_misreadings_of_a_name_get_one_pseudonym():
+    # A name longer than its pseudonym, and misreadings of letters that stand for one and the same place in it.
+    right = "HOOOOOOOOOOOOOOOOOOOOOOOOH"
+    wrong = [right[:at] + "U" + right[at + 1 :] for at in range(1, len(right) - 1)]
+    book = Book(lambda text: rewrite_name(KEY, text), [right], wrong)
+    assert len({book(text) for text in (right, *wrong)}) == len(wrong) + 1
+
+
+def test_a_person_of_a_line_that_does_not_replay_is_hidden_in_its_text():
+    final = {"personel": [], "untuk": ["Budi Santoso melapor"]}
+    made = [correction("personel[0].nama", "BUDI SANTOSO", "x")]
+    after = shown(line(None, final, made, review_flags=["replay_drift"]))
+    assert after["final_result"]["untuk"] == ["Nugra Herimarta melapor"]
+
+
 def test_a_person_has_one_pseudonym_in_every_letter_and_spelling():
     spellings = [
         "BUDI SANTOSO, S.H.",

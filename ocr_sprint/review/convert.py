@@ -177,7 +177,7 @@ def _write_rows(
     places = {place: at for at, place in enumerate((form, split) for form in conversion.forms for split in SPLITS)}
     return tuple(files[place].written() for place in sorted(files, key=places.__getitem__))
 
-# %% ../../nbs/review/38_convert.ipynb #523a7990
+# %% ../../nbs/review/38_convert.ipynb #fbd42368
 _MANIFEST = "manifest.json"
 
 
@@ -198,10 +198,16 @@ def _new_folder(
         yield part
         if target.exists():
             target.rename(old)
-        part.rename(target)
+        try:
+            part.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 # %% ../../nbs/review/38_convert.ipynb #2e7fa22c
 def _warnings(
