@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['main', 'serve']
 
-# %% ../../nbs/tools/20_serve.ipynb #352ced38
+# %% ../../nbs/tools/20_serve.ipynb #c8c8df77
 def _check_host(
     store: Store,
     host: str,
@@ -46,15 +46,13 @@ def _listen(
     port: int,  # 0: any that is free
 ) -> socket.socket:
     "The socket that clients connect to; UsageError when the address cannot be had."
+    if not 0 <= port < 2**16:
+        raise UsageError(f"--port {port} cannot be; give 0 to 65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listening = socket.create_server((host, port), family=family, backlog=2048)
-        listening.setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_NODELAY, True
-        )  # or every answer waits 40 ms for its own end
-        return listening
-    except (OSError, OverflowError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error
         raise UsageError(f"{host}:{port} cannot be had ({reason}); name another --host or --port") from None
 
 # %% ../../nbs/tools/20_serve.ipynb #041496b1
