@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['main', 'serve']
 
-# %% ../../nbs/tools/20_serve.ipynb #c8c8df77
+# %% ../../nbs/tools/20_serve.ipynb #4ef6cd58
 def _check_host(
     store: Store,
     host: str,
@@ -50,7 +50,10 @@ def _listen(
         raise UsageError(f"--port {port} cannot be; give 0 to 65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listening = socket.create_server((host, port), family=family, backlog=2048)
+        # Python turns Nagle's algorithm off by itself only for sockets that name their protocol, and these do not.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)  # or answers wait 40 ms for their own end
+        return listening
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error
         raise UsageError(f"{host}:{port} cannot be had ({reason}); name another --host or --port") from None
