@@ -618,7 +618,7 @@ def test_rates_are_counted_per_token_and_kind(url, tmp_path):
         ("PUT", JOBS, 405, "method_not_allowed"),
         ("OPTIONS", f"{TRUTH}/snapshots", 405, "method_not_allowed"),
         ("HEAD", JOBS, 405, None),
-        ("GET", f"{TRUTH}/snapshots/{uuid.uuid4()}", 404, "not_found"),
+        ("GET", f"{TRUTH}/snapshots/6f0d8f4e-3b0c-4d0e-9a53-6b1f8a7f2c11", 404, "not_found"),
         ("GET", f"{TRUTH}/snapshots/..%2F..%2Fstore/corpus.jsonl", 404, "not_found"),
         ("GET", "/docs", 404, "not_found"),
         ("GET", f"{JOBS}?flag=%00", 422, "invalid"),
