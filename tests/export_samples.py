@@ -130,6 +130,13 @@ class Story:
         said = {"result": result} if kind == "done" else {"result": None, "confidence": None, "error": "encrypted"}
         self.jobs.append(self.store.add_job(**new_job(self.documents) | said))
 
+    def send_again(self, draw):
+        """A document comes once more: one that could not be read waits for another attempt."""
+        number = draw(st.integers(1, self.documents))
+        job_id = submit(self.store, "again.pdf", b"%%PDF-1.7 %d" % number).job_id
+        if job_id not in self.jobs:
+            self.jobs.append(job_id)
+
     def read(self, draw):
         """A worker reads what waits, well or not."""
         task = claim(self.store, "worker", 60)
@@ -182,7 +189,7 @@ class Story:
         deeds = [self.add, self.add, self.read]
         if self.jobs:
             deeds += [self.correct, self.correct, self.correct, self.undo, self.approve, self.approve, self.read_again]
-            deeds += [self.second_review, self.erase]
+            deeds += [self.second_review, self.erase, self.send_again, self.read]
         try:
             draw(st.sampled_from(deeds))(draw)
         except DataError:

@@ -6,7 +6,7 @@ import os
 from contextlib import closing
 
 import pytest
-from export_samples import Stories, by_hand
+from export_samples import Clock, Stories, by_hand
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from review_samples import Ticking, new_job
@@ -15,6 +15,7 @@ from ocr_sprint.review.edits import Edit
 from ocr_sprint.review.export import export_lines, write_corpus
 from ocr_sprint.review.filters import ALL, APPROVED, Filters
 from ocr_sprint.review.manifest import differences, manifest_path, read_manifest
+from ocr_sprint.review.queue import claim, finish, submit
 from ocr_sprint.review.store import open_store
 from ocr_sprint.review.verify_store import verify_store
 from ocr_sprint.tools.export_ground_truth import main
@@ -156,3 +157,30 @@ def test_a_removed_key_comes_back_in_its_place(store):
     assert json.loads(taken(store, ALL, moment(changed)))["final_result"]["a"] == {"n0": "x", "n1": "y", "n2": "z"}
     (line,) = taken(store, ALL).splitlines()
     assert b'"initial_result":{"a":{"x":1,"y":2,"z":3},"b":[]}' in line
+
+
+def test_a_letter_that_waits_for_another_attempt_shows_what_it_showed(url):
+    """No entry of its history says that it was sent again, so neither does its line, nor its last change."""
+    clock, minute = Clock(), datetime.timedelta(minutes=1)
+    content = b"%PDF-1.7 locked"
+    with open_store(url, clock=clock) as store:
+        job_id = submit(store, "locked.pdf", content).job_id
+        assert taken(store, ALL) == b""
+        clock.now += minute
+        task = claim(store, "worker", 600)
+        said = {"result": None, "error": "encrypted", "confidence": None}
+        finish(store, task, **new_job(0, document_sha256=task.document_sha256) | said)
+        failed, line = clock.now, taken(store, ALL)
+        assert json.loads(line)["final_result"] is None
+        clock.now += minute
+        submit(store, "locked.pdf", content)
+        waiting = clock.now
+        assert store.job(job_id).status == "queued"
+        assert taken(store, ALL) == taken(store, ALL, waiting) == line
+        for bounds in ((waiting, None), (None, waiting), (failed, None), (None, failed)):
+            filters = Filters(False, *bounds)
+            assert taken(store, filters) == taken(store, filters, waiting), bounds
+        clock.now += minute
+        task = claim(store, "worker", 600)
+        finish(store, task, **new_job(0, document_sha256=task.document_sha256))
+        assert taken(store, ALL, waiting) == line != taken(store, ALL)

@@ -47,7 +47,7 @@ def change_place(
     found = [connection.execute(query).scalar() or 0 for query in last]
     return {"change_xid": 0, "change_seq": 1 + max(found)}
 
-# %% ../../nbs/review/04a_ledger.ipynb #b76d1399
+# %% ../../nbs/review/04a_ledger.ipynb #42e03600
 class Change:
     "One job while a transaction changes it: locked, with what is in the chain so far."
 
@@ -82,7 +82,8 @@ class Change:
 
     def save(self, columns: Mapping[str, Any]) -> None:
         "Write the job's new columns; to be called once, at the end."
-        counted = {"version": self.row.version + 1, "changed_at": self.at, "head": self.head}
+        changed_at = self.row.changed_at if self.head == self.row.head else self.at
+        counted = {"version": self.row.version + 1, "changed_at": changed_at, "head": self.head}
         values = {**columns, **counted, **change_place(self.connection)}
         self.connection.execute(jobs.update().where(jobs.c.seq == self.row.seq).values(values))
 
