@@ -58,7 +58,7 @@ def _listen(
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error
         raise UsageError(f"{host}:{port} cannot be had ({reason}); name another --host or --port") from None
 
-# %% ../../nbs/tools/20_serve.ipynb #041496b1
+# %% ../../nbs/tools/20_serve.ipynb #08323da1
 _PAUSE = 5.0  # seconds before a worker is started again
 _CALLED_WRONGLY = 2
 _log = logging.getLogger("ocr_sprint.serve")
@@ -108,7 +108,7 @@ class _Worker:
             self._process.kill()
             self._process.wait()
 
-
+# %% ../../nbs/tools/20_serve.ipynb #f236a618
 @contextmanager
 def _working(url: str, processes: int, engine: str, grace: int) -> Iterator[None]:
     "A worker for as long as a block lasts; none for 0 processes."
