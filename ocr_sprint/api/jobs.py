@@ -149,7 +149,7 @@ def trail_item(
     words = {name: getattr(found, name) for name in ("kind", "n", "by", "actor", "at", "what")}
     return TrailItem(**words, fields=dict(fields), prev_hash=found.entry.prev_hash, hash=found.entry.hash)
 
-# %% ../../nbs/api/10_jobs.ipynb #5298c7a0
+# %% ../../nbs/api/10_jobs.ipynb #bac27cec
 router = guarded_router()
 
 
@@ -177,15 +177,7 @@ def get_jobs(wanted: Annotated[JobQuery, Query()], service: ServiceOf) -> JobLis
         raise ApiError(422, f"cursor: {error}", "cursor") from None
     return JobList(jobs=[job_state(job) for job in page.jobs], next=page.after)
 
-
-@router.get("/jobs/{job_id}", dependencies=[needs("viewer")], responses=documented(401, 403, 404, 422, 429, 503))
-def get_job(job_id: uuid.UUID, service: ServiceOf, response: Response) -> JobState:
-    "The state of one letter."
-    job = service.store.job(str(job_id))
-    set_etag(response, job.version)
-    return job_state(job)
-
-
+# %% ../../nbs/api/10_jobs.ipynb #d3e08880
 _SEEN = {"job_id": "$response.body#/job_id", "if_match": "$response.header.ETag"}
 REVIEW_LINKS = leading(
     200,
@@ -193,6 +185,14 @@ REVIEW_LINKS = leading(
     undo=link("post_undo", **_SEEN),
     approve=link("post_approve", **_SEEN),
 )
+
+
+@router.get("/jobs/{job_id}", dependencies=[needs("viewer")], responses=documented(401, 403, 404, 422, 429, 503))
+def get_job(job_id: uuid.UUID, service: ServiceOf, response: Response) -> JobState:
+    "The state of one letter."
+    job = service.store.job(str(job_id))
+    set_etag(response, job.version)
+    return job_state(job)
 
 
 @router.get(

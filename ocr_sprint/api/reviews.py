@@ -124,7 +124,7 @@ def stored_edits(
         for edit in edits
     ]
 
-# %% ../../nbs/api/12_reviews.ipynb #b4b3012a
+# %% ../../nbs/api/12_reviews.ipynb #3c57b96a
 def _current(
     job: Job,
     paths: Sequence[str],
@@ -151,7 +151,7 @@ def conflict(
     refusal.problem = Conflict(**refusal.problem.model_dump(), version=job.version, current=current)
     return refusal
 
-
+# %% ../../nbs/api/12_reviews.ipynb #a7eb4713
 @contextmanager
 def explained(
     service: Service,

@@ -27,7 +27,7 @@ from ..review.second_review import NotBlindError, SecondView, second_view, submi
 __all__ = ['router', 'BlindView', 'blind_view', 'SecondAnswer', 'FieldDifference', 'Compared', 'get_second_review',
            'post_second_review']
 
-# %% ../../nbs/api/12a_second_reviews.ipynb #3d752238
+# %% ../../nbs/api/12a_second_reviews.ipynb #7ff5a8e5
 class BlindView(BaseModel):
     "An approved letter as the pipeline left it."
 
@@ -59,7 +59,7 @@ class SecondAnswer(BaseModel):
     run: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True), BeforeValidator(whole)]  # that the reviewer saw
     edits: list[AnEdit] = Field(max_length=1000)
 
-
+# %% ../../nbs/api/12a_second_reviews.ipynb #4ef6585b
 class FieldDifference(BaseModel):
     "A field on which the two differ."
 
@@ -79,7 +79,7 @@ class Compared(BaseModel):
     agrees: bool
     differences: list[FieldDifference]
 
-# %% ../../nbs/api/12a_second_reviews.ipynb #a9332e3b
+# %% ../../nbs/api/12a_second_reviews.ipynb #3a6cd690
 @contextmanager
 def _refusals() -> Iterator[None]:
     "What keeps a letter from being reviewed a second time, by this person or by anybody."
@@ -94,7 +94,7 @@ def _refusals() -> Iterator[None]:
             raise
         raise ApiError(409, str(error), "job_id", code="not_reviewable") from None
 
-
+# %% ../../nbs/api/12a_second_reviews.ipynb #6fdf114d
 router = guarded_router()
 _SEEN = {"job_id": "$response.body#/job_id"}
 
