@@ -158,8 +158,8 @@ def _way(
     "Steps into a body as text, without those that name the kind of a thing and not a part of it."
     text = ""
     for number, step in enumerate(steps, 1):
-        inside = step in (body if isinstance(body, dict) else range(len(body)) if isinstance(body, list) else ())
-        if inside or (number == len(steps) and isinstance(body, dict)):  # what is missing is the last step
+        inside = step in (body if isinstance(body, Mapping) else range(len(body)) if isinstance(body, list) else ())
+        if inside or (number == len(steps) and isinstance(body, Mapping)):  # what is missing is the last step
             text += f"[{step}]" if isinstance(step, int) else f".{step}"
             body = body[step] if inside else None
     return text.removeprefix(".")
