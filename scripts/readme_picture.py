@@ -98,7 +98,7 @@ def corrections(read: Processed, truth: Json) -> str:
     """What a reviewer changes: the field, as read, and as printed."""
     rows = ""
     for edit in edits_towards(truth, read.result):
-        before = get_value(read.result, edit.field_path)
+        before = None if edit.op == "add" else get_value(read.result, edit.field_path)
         cells = (edit.field_path, "–" if before is None else before, edit.value)
         rows += "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells) + "</tr>"
     return f'<table class="small"><tr><th>field</th><th>read</th><th>printed</th></tr>{rows}</table>'

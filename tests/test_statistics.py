@@ -143,7 +143,7 @@ def test_second_readers_are_counted_by_letter_and_by_their_latest_answer(store):
     submit_second(store, once.job_id, [Edit("set", "header.perihal", "Razia")], by="reviewer-c")
     for name in ("reviewer-c", "reviewer-d"):
         edits = edits_towards(twice.result, reverse(twice.result, store.events(twice.job_id)))
-        submit_second(store, twice.job_id, list(edits) if name == "reviewer-d" else [], by=name)
+        submit_second(store, twice.job_id, edits if name == "reviewer-d" else [], by=name)
     submit_second(store, stale.job_id, [], by="reviewer-c")
     store.add_job(rerun=True, **new_job(0, stale.result) | {"document_sha256": stale.document_sha256})
     counted, found = statistics(store), agreement(store)

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ocr_sprint.core.errors import DataError
 from ocr_sprint.core.files import file_sha256
 from ocr_sprint.documents.letter import parse_result
+from ocr_sprint.review.edits import plan
+from ocr_sprint.review.replay import Event
 from ocr_sprint.review.store import open_store
 from ocr_sprint.tools import demo
 from ocr_sprint.tools.cli import main
@@ -151,16 +155,25 @@ def test_the_same_letters_twice_are_the_same_files(call: Call, tmp_path: Path) -
 
 # What the demo's reviewer does
 
+WORDS = st.sampled_from(["BUDI", "BUD1", "CITRA", "AGUS WIBOWO", None])
+ROWS = st.lists(st.fixed_dictionaries({"nama": WORDS, "tugas": st.lists(WORDS.filter(bool), max_size=3)}), max_size=5)
+
+
+@given(*[st.fixed_dictionaries({"perihal": WORDS, "personel": ROWS})] * 2)
+def test_a_reviewers_edits_lead_to_the_truth_in_their_order(truth: Any, found: Any) -> None:
+    stamp = Event(1, "set", "", None, None, "penguji", None, "2025-05-30T14:00:00Z")
+    assert plan(found, demo.edits_towards(truth, found), stamp)[0] == truth
+
 
 def test_a_reviewer_puts_right_what_differs(tmp_path: Path) -> None:
     truth = {"a": {"b": 1, "c": [1, 2]}, "d": [{"e": "x"}, {"e": "y"}], "f": None}
     found = {"a": {"b": 2, "c": [1]}, "d": [{"e": "x"}, {"e": "z"}], "f": None}
     assert [(edit.op, edit.field_path, edit.value) for edit in demo.edits_towards(truth, found)] == [
         ("set", "a.b", 1),
-        ("set", "a.c", [1, 2]),
         ("set", "d[1].e", "y"),
+        ("add", "a.c[1]", 2),
     ]
-    assert list(demo.edits_towards(truth, truth)) == []
+    assert demo.edits_towards(truth, truth) == []
     (tmp_path / "001.json").write_text("{}")
     (tmp_path / "001.pdf").write_bytes(b"")
     with (
