@@ -451,6 +451,26 @@ def test_settings_ask_for_no_evaluation_without_rows_for_it(store, tmp_path):
     assert datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache")).keys() == {"train"}
 
 
+def trainers_named(out):
+    named = set(re.findall(r"[\w/]+\.ya?ml", (out / "README.md").read_text()))
+    assert named == {path.name for path in out.glob("*.y*ml")}
+    return named
+
+
+def test_a_trainer_without_rows_is_not_named(store, tmp_path):
+    out = tmp_path / "out"
+    for seed in range(6):
+        add_letter(store, seed)
+    assert convert(store, out, Conversion(EVERYTHING), in_schema_order).without_pair == 6
+    assert trainers_named(out) == {"trl_sft.yaml", "trl_sft_messages.yaml", "axolotl.yml"}
+    convert(store, out, Conversion(EVERYTHING, division=Division(0, 0, 1)), in_schema_order)
+    assert trainers_named(out) == set()
+    assert "- nothing: the train split is empty" in (out / "README.md").read_text()
+    add_letter(store, 6, spoiled=True)
+    convert(store, out, Conversion(EVERYTHING, division=Division(1, 0, 0)), in_schema_order)
+    assert "trl_dpo.yaml" in trainers_named(out)
+
+
 def test_the_command_writes_says_and_prints(store, tmp_path, capsys):
     ids = fill(store, 6)
     add_letter(store, 50, approved=False)

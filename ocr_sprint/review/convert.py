@@ -255,7 +255,7 @@ def _manifest(
         warnings=tuple(_warnings(conversion, collected, in_split)),
     )
 
-# %% ../../nbs/review/38_convert.ipynb #4956f064
+# %% ../../nbs/review/38_convert.ipynb #aa2c4a6b
 def _refuse_nothing(
     conversion: Conversion,
     collected: _Collected,
@@ -290,8 +290,8 @@ def convert(
             _MANIFEST: orjson.dumps(manifest, option=orjson.OPT_INDENT_2).decode() + "\n",
         }
         for target in conversion.targets:
-            held = {file.split for file in files if file.format == FORMATS[target].folder}
-            texts |= settings_files(target, [split for split in SPLITS if split in held], longest)
+            held = manifest.splits_with_rows(target)
+            texts |= settings_files(target, held, longest) if "train" in held else {}
         for name, text in texts.items():
             with atomic_writer(part / name) as file:
                 file.write(text.encode())
