@@ -412,6 +412,29 @@ def test_filters_are_named_when_they_do_not_fit(local, name, value, words):
         assert words in problem(live)["message"]
 
 
+def test_a_body_that_chooses_nothing_may_be_left_out(local):
+    store, app = local
+    fill(store, 3)
+    client = client_of(app)
+    frozen = [
+        client.post(f"{TRUTH}/snapshots", **sent) for sent in ({}, {"json": {}}, {"headers": {"Content-Length": "0"}})
+    ]
+    assert {answer.status_code for answer in frozen} == {201}
+    assert {answer.json()["sha256"] for answer in frozen} == {frozen[0].json()["sha256"]}
+    assert frozen[0].json()["filters"]["approved_only"] is True
+    for content in ("null", "[]", " "):
+        answer = client.post(f"{TRUTH}/snapshots", content=content, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422
+    assert client.post(f"{TRUTH}/snapshots", content="{}").status_code == 415
+    operations = app.openapi()["paths"]
+    wanted = {
+        path: operations[path]["post"]["requestBody"].get("required", False)
+        for path in operations
+        if "post" in operations[path] and "requestBody" in operations[path]["post"]
+    }
+    assert [path.rsplit("/", 1)[-1] for path, needed in wanted.items() if not needed] == ["snapshots", "undo"]
+
+
 def test_a_period_that_ends_before_it_begins(local):
     _, app = local
     period = {"since": "2025-06-02", "until": "2025-06-01"}

@@ -131,7 +131,7 @@ def bounded(
 
     return counted
 
-# %% ../../nbs/api/04_guard.ipynb #d4cec40d
+# %% ../../nbs/api/04_guard.ipynb #3f168c7f
 class StrictRequest(Request):
     "A request whose JSON is read strictly."
 
@@ -147,10 +147,14 @@ def check_media_type(
     route: APIRoute,
     headers: Mapping[str, str],
 ) -> None:
-    "ApiError 415 for a body of another kind than the endpoint reads."
+    "ApiError 415 for a body of another kind than the endpoint reads; none is sent where all of it may be left out."
     if route.body_field is None:
         return
-    wanted = "multipart/form-data" if isinstance(route.body_field.field_info, Form) else "application/json"
+    expected = route.body_field.field_info
+    absent = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+    if absent and not expected.is_required():
+        return
+    wanted = "multipart/form-data" if isinstance(expected, Form) else "application/json"
     sent = headers.get("content-type", "").partition(";")[0].strip().lower()
     if sent != wanted:
         raise ApiError(415, f"send the body as {wanted}", "Content-Type")
