@@ -28,7 +28,7 @@ from .trail import job_entries
 
 # %% auto #0
 __all__ = ['SecondView', 'NotBlindError', 'second_view', 'SecondReview', 'submit_second', 'ConflictField', 'Conflict',
-           'conflicts', 'Agreement', 'agreement']
+           'conflict_fields', 'conflicts', 'Agreement', 'agreement']
 
 # %% ../../nbs/review/08c_second_review.ipynb #bdb200f6
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _differences(row: Row[Any]) -> list[Difference]:
     found: Any = decode(row.differences)
     return [Difference(**each) for each in found]
 
-# %% ../../nbs/review/08c_second_review.ipynb #42052869
+# %% ../../nbs/review/08c_second_review.ipynb #2eea5083
 class ConflictField(NamedTuple):
     "One field on which two people differ."
 
@@ -192,11 +192,16 @@ def _conflict(connection: Connection, row: Row[Any]) -> Conflict | None:
         said = _first_said(job, current_events(connection, jobs.c.job_id == row.job_id))
     except DataError:  # a history that does not replay is no reason to hide a conflict
         said = None
-    fields = list(_fields(said, first, second))
+    fields = list(conflict_fields(said, first, second))
     return Conflict(row.job_id, row.filename, row.by, row.at, fields) if fields else None
 
 
-def _fields(said: Json, first: Json, second: Json) -> Iterator[ConflictField]:
+def conflict_fields(
+    said: Json,  # by the pipeline; None where that is not known
+    first: Json,  # the approved answer
+    second: Json,
+) -> Iterator[ConflictField]:
+    "The fields on which two answers differ."
     by_first, by_second = list(compared(first, said)), list(compared(second, said))
     for pair in compared(first, second):
         if not same(pair.first, pair.second):
