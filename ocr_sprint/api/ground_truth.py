@@ -59,14 +59,16 @@ async def export(
         service.gate.download(caller.account),
     )
 
-# %% ../../nbs/api/07_ground_truth.ipynb #7959254b
+# %% ../../nbs/api/07_ground_truth.ipynb #6966e986
 @router.get("/ground-truth/stats", dependencies=[needs("viewer")], responses=documented(401, 403, 422, 429, 503))
 def stats(
     service: ServiceOf,
     top: Annotated[int, Query(ge=1, le=1000, description="Length of the lists of fields.")] = 10,
-    prove: Annotated[Truth, Query(description="Whether to replay every letter to count those that do not.")] = True,
+    prove: Annotated[
+        Truth, Query(description="Whether to replay all letters; without it `unreplayable` is null.")
+    ] = False,
 ) -> Statistics:
-    "Totals, approvals, corrections, the fields that are corrected most, and what cannot be trusted."
+    "Totals, approvals, corrections, the fields corrected most, and what cannot be trusted as far as `prove` goes."
     return statistics(service.store, top, prove)
 
 # %% ../../nbs/api/07_ground_truth.ipynb #89de26ce
