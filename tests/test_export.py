@@ -138,14 +138,15 @@ def test_the_short_way_gives_what_the_long_way_gives(history):
     proofs = {"initial_sha256": sha256_hex(canonical(initial)), "text_sha256": sha256_hex(encode(initial))}
     sample = Sample(1, "", "", "pdf", False, None, None, "", text, "[]", None, **proofs)
     short = orjson.loads(text)
-    if events and _undo_in_place(short, events):
+    if events and _undo_in_place(short, events) is not None:
         assert encode(short) == encode(reverse(final, events))
         assert encode(orjson.loads(text)) == text.encode()
     rebuilt = rebuild(sample, events)
     assert rebuilt.drift is None
     assert same(json.loads(orjson.dumps(rebuilt.initial)), initial)
     assert orjson.dumps(rebuilt.final).decode() == text
-    assert rebuilt.corrections == lower(events, states(final, events))
+    lowered = lower(events, states(final, events))
+    assert orjson.dumps(list(map(list, rebuilt.corrections))) == orjson.dumps(list(map(list, lowered)))
 
 
 @given(histories().filter(lambda history: history[1]), st.data())
