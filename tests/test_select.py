@@ -83,7 +83,10 @@ def test_the_order_of_the_rows_changes_no_id(strategy: Strategy) -> None:
     assert (again.score, again.bound) == pytest.approx((selection.score, selection.bound))
 
 
-@pytest.mark.parametrize("strategy", ["maximize_coverage", "balanced_tiers", "extreme_focus", "active_learning"])
+OPTIMISED = ["maximize_coverage", "iqr_optimization", "balanced_tiers", "extreme_focus", "active_learning"]
+
+
+@pytest.mark.parametrize("strategy", OPTIMISED)
 @pytest.mark.parametrize("size", [500, 1000])
 def test_the_gap_is_below_a_thousandth(strategy: Strategy, size: int) -> None:
     records = skewed(4000)
@@ -100,7 +103,7 @@ def test_another_seed_chooses_others_of_the_same_quality() -> None:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=8),
-    st.sampled_from(["maximize_coverage", "extreme_focus", "active_learning", "balanced_tiers"]),
+    st.sampled_from(OPTIMISED),
     st.data(),
 )
 def test_no_selection_is_better_than_the_bound(
@@ -115,11 +118,53 @@ def test_no_selection_is_better_than_the_bound(
     plan = make_plan(cells, wish, 10.0)
     cell_of = {tuple(codes): index for index, codes in enumerate(cells.codes)}
     where = [cell_of[tuple(codes)] for codes in coded.codes]
-    best = max(
-        plan.problem.score(np.bincount([where[row] for row in rows], minlength=len(cells)).astype(float))
-        for rows in combinations(range(len(halves)), size)
-    )
+    problem, soft = plan.problem, plan.soft
+    found = []
+    for rows in combinations(range(len(halves)), size):
+        amounts = np.bincount([where[row] for row in rows], minlength=len(cells)).astype(float)
+        hard = float(problem.weight[soft:] @ np.minimum(problem.fill(amounts), problem.target)[soft:])
+        found.append((hard, problem.score(amounts) - hard))
+    best = max(found)[1]
     assert selection.score <= best / plan.wanted + 1e-9 <= selection.bound + 2e-9
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 10)), min_size=2, max_size=9), st.data())
+def test_no_selection_has_wider_quartiles(rows: list[tuple[int, int]], data: st.DataObject) -> None:
+    records = corpus(rows)
+    size = data.draw(st.integers(1, len(rows)))
+    selection = checked(select(records, Wish(size, "iqr_optimization")), records)
+    scores = records.scores()
+    width = {chosen: iqrs(scores[list(chosen)]) for chosen in combinations(range(len(rows)), size)}
+    assert selection.width is not None
+    assert selection.width.reached == width[tuple(selection.rows.tolist())]
+    assert selection.width.reached <= max(width.values()) <= selection.width.proven
+
+
+def iqrs(scores: Any) -> float:
+    low, high = np.quantile(scores, [0.25, 0.75], axis=0, method="inverted_cdf")
+    return float((high - low).sum())
+
+
+@pytest.mark.parametrize("options", [{}, {"floor": 6}, {"source_cap": 105}, {"blend": 0.3}])
+def test_quartiles_are_as_wide_as_conditions_allow(options: dict[str, Any]) -> None:
+    records = skewed(2500)
+    wide = checked(select(records, Wish(200, "iqr_optimization", **options)), records)
+    covered = select(records, Wish(200, **options))
+    assert wide.width is not None
+    assert wide.width.proven - 1 <= wide.width.reached == iqrs(records.scores()[wide.rows])
+    assert wide.width.reached > iqrs(records.scores()[covered.rows])
+    assert wide.unmet == 0
+    assert np.bincount(records.columns["source"].codes[wide.rows]).max() <= options.get("source_cap", 200)
+
+
+def test_many_cells_keep_their_quartiles() -> None:
+    generator = np.random.default_rng(3)
+    records = corpus(np.clip(np.round(generator.normal(4, 3, (40_000, 6))), 0, 10))
+    wide = select(records, Wish(500, "iqr_optimization"))
+    assert wide.width is not None
+    assert iqrs(records.scores()[wide.rows]) == wide.width.reached
+    assert wide.width.reached >= 0.9 * wide.width.proven
 
 
 def test_extremes_are_asked_for_nine_tenths() -> None:
@@ -154,6 +199,10 @@ def test_floors_hold_where_there_are_enough() -> None:
     selection = checked(select(records, Wish(250, "extreme_focus", floor=8)), records)
     assert selection.unmet == 0
     assert all(entry.chosen >= min(8, entry.available) for entry in selection.bins if entry.margin.startswith("d"))
+
+
+def test_a_cap_is_no_floor_that_was_missed() -> None:
+    assert select(skewed(2000), Wish(300, source_cap=105)).unmet == 0
 
 
 def test_floors_that_cannot_all_be_met_are_counted() -> None:

@@ -17,15 +17,15 @@ from .relaxation import Relaxed, relax
 from .rounding import BONUS, dive, exchange, greedy, spread
 
 # %% auto #0
-__all__ = ['Solution', 'solve', 'solve_greedily']
+__all__ = ['first_cells', 'Solution', 'solve', 'solve_greedily']
 
-# %% ../../nbs/ground_truth/25_solver.ipynb #e0b5cc34
+# %% ../../nbs/ground_truth/25_solver.ipynb #b7bd8d36
 _ALL = 22_000
 _SAMPLE = 15_000
 _MORE = 7_500
 
 
-def _first_cells(
+def first_cells(
     problem: Problem,
     lots: Reals,
 ) -> npt.NDArray[Any]:  # sorted indexes
@@ -45,7 +45,7 @@ def _relax_all(
     close: float,  # relative difference between the relaxed score and the bound at which it is good enough
 ) -> tuple[Relaxed, npt.NDArray[Any], float]:  # for a working set, the set, the bound for all cells
     "Solve the relaxation for a set of cells that grows until no other cell is worth more than what it would displace."
-    work, best = _first_cells(problem, lots), np.inf
+    work, best = first_cells(problem, lots), np.inf
     while True:
         part = problem.only(work)
         relaxed = relax(part)
