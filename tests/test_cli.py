@@ -235,6 +235,11 @@ def test_every_command_has_its_docstrings_first_line_and_notes() -> None:
         assert [parameter for parameter in inspect.signature(function).parameters if not notes[parameter]] == []
 
 
+def test_every_command_says_the_same_of_the_store() -> None:
+    said = {docments(load(name)).get("store") for name in COMMANDS} - {None}
+    assert said == {"store's URL; else $OCR_SPRINT_STORE, else sqlite:///ocr_sprint.db"}
+
+
 def run(*line: str) -> tuple[int, bytes, bytes]:
     done = subprocess.run([sys.executable, *line], capture_output=True, check=False)
     return done.returncode, done.stdout, done.stderr

@@ -13,14 +13,14 @@ from .cli import command
 # %% auto #0
 __all__ = ['main', 'erase']
 
-# %% ../../nbs/tools/16_erase.ipynb #6773dd30
+# %% ../../nbs/tools/16_erase.ipynb #2b0e7708
 def erase(
     job_ids: Sequence[str],  # ids of jobs, as lists and ground-truth lines show them
     *,
     by: str,  # who erases; kept for ever
     reason: str | None = None,  # kept for ever: the number of a request, not the name of a person
     rewrite: bool = False,  # write the store's tables anew, for what versions before this one left on the disk; slow
-    store: str | None = None,  # database URL; OCR_SPRINT_STORE or sqlite:///ocr_sprint.db when absent
+    store: str | None = None,  # store's URL; else $OCR_SPRINT_STORE, else sqlite:///ocr_sprint.db
 ) -> int:
     "Delete letters and all that is known of them, for good."
     from ocr_sprint.review import erasure

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['main', 'ingest']
 
-# %% ../../nbs/tools/01_ingest.ipynb #9b0c43d5
+# %% ../../nbs/tools/01_ingest.ipynb #05770a8c
 def ingest(
     paths: Sequence[Path],  # PDF and image files, and folders of them
     engine: Literal["paddle", "rapidocr", "tesseract"] = "paddle",  # what recognises pages without a text layer
     processes: int = 1,  # worker processes, each with an engine of about 0.8 GB
     rerun: bool = False,  # read documents again that were read before; their results are archived, approvals revoked
-    store: str | None = None,  # database URL; OCR_SPRINT_STORE or sqlite:///ocr_sprint.db when absent
+    store: str | None = None,  # store's URL; else $OCR_SPRINT_STORE, else sqlite:///ocr_sprint.db
     json: bool = False,  # a line of JSON for each file instead of a line of text
     strict: bool = False,  # exit with 3 when a document failed or carries a flag
 ) -> int:

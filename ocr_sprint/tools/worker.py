@@ -160,7 +160,7 @@ def _work(
             return
         yield from desk.settle()
 
-# %% ../../nbs/tools/10_worker.ipynb #5b05550e
+# %% ../../nbs/tools/10_worker.ipynb #f1ba3f2a
 def worker(
     engine: Literal["paddle", "rapidocr", "tesseract"] = "paddle",  # what recognises pages without a text layer
     processes: int = 1,  # letters read at the same time, each in a process with an engine of about 0.3 GB
@@ -170,7 +170,7 @@ def worker(
     megabytes: int = 2048,  # of memory that a letter may take beside the engine
     lease: int = 60,  # seconds after which other workers take over the letters of one that fell silent
     parent: int | None = None,  # number of the process that starts this one: when it has ended, so does this
-    store: str | None = None,  # database URL; OCR_SPRINT_STORE or sqlite:///ocr_sprint.db when absent
+    store: str | None = None,  # store's URL; else $OCR_SPRINT_STORE, else sqlite:///ocr_sprint.db
     json: bool = False,  # a line of JSON for each letter instead of a line of text
 ) -> int:
     "Read the documents that wait in the queue."
