@@ -135,7 +135,7 @@ class Prepared:
                 found.add(int(str(entry["bytes"])), Usage(*entry["usage"]), float(str(entry["record_cost"])))  # type: ignore[misc]  # a list of four, as the run wrote it
         return found
 
-# %% ../../nbs/ground_truth/04_label.ipynb #0e54b5cc
+# %% ../../nbs/ground_truth/04_label.ipynb #415f7312
 def prepare(
     order: Order,
     say: Callable[[str], None] = _silent,
@@ -155,6 +155,9 @@ def prepare(
     if plan is None or plan.wanted != order.wanted:
         plan = _sample(order, package, folder, say)
     state = read_state(journals(folder))
+    pending = [name for name, known in state.batches.items() if known["status"] in ("submitting", "submitted")]
+    if pending and not order.batch:
+        raise UsageError(f"{folder}: {len(pending)} batches are with the provider and are paid for; go on with --batch")
     todo = []
     for article in order.shard.part(plan.articles):
         key = asking.key(asking.request(article))
@@ -162,20 +165,24 @@ def prepare(
             todo.append(article)
     return Prepared(order, folder, asking, name, price, plan, state, tuple(todo))
 
-# %% ../../nbs/ground_truth/04_label.ipynb #84633200
+# %% ../../nbs/ground_truth/04_label.ipynb #a5bea64d
 @contextmanager
-def _interruptible(run: Run, say: Callable[[str], None]) -> Iterator[None]:
-    "Let signals stop the run while the block lasts, where this is the main thread of a program."
+def _interruptible(halt: Callable[[], None], say: Callable[[str], None]) -> Iterator[None]:
+    "Let the first signal call `halt` and the next one cancel the block, in the main thread of a program."
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     names = (signal.SIGINT, signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread() or "ipykernel" in sys.modules or task is None:
         yield
         return
 
+    told = False
+
     def stop() -> None:
-        if run.gate.stopped is None:
+        nonlocal told
+        if not told:
             say("stopping: waiting for what is under way; once more to give it up")
-            run.stop()
+            halt()
+            told = True
         else:
             task.cancel()
 
@@ -248,7 +255,7 @@ async def label(
     written = write_labels(prepared.plan, state, prepared.asking, prepared.folder)
     return Done(stop.ending, stop.detail, len(prepared.todo), written, state.spent)
 
-# %% ../../nbs/ground_truth/04_label.ipynb #2f722f08
+# %% ../../nbs/ground_truth/04_label.ipynb #b7a99bb8
 async def _run_batches(prepared: Prepared, oracle: Oracle, journal: Journal, say: Callable[[str], None]) -> Stop:
     "By the batch; Ctrl-C leaves the batches with the provider, and the next start collects them."
     from ocr_sprint.core.llm_batch import GeminiBatches
@@ -257,17 +264,23 @@ async def _run_batches(prepared: Prepared, oracle: Oracle, journal: Journal, say
     assert isinstance(oracle, GenaiOracle)
     assert prepared.price is not None
     requests = map(prepared.asking.request, prepared.todo)
-    return await run_batches(
-        [(prepared.asking.key(request), request) for request in requests],
-        GeminiBatches(oracle),
-        journal,
-        prepared.state,
-        prepared.asking.package.config,
-        prepared.price,
-        budget=Budget(prepared.order.max_cost, spent=prepared.state.spent),
-        every=prepared.order.every,
-        say=say,
-    )
+    stopping = asyncio.Event()
+    with _interruptible(stopping.set, say):
+        try:
+            return await run_batches(
+                [(prepared.asking.key(request), request) for request in requests],
+                GeminiBatches(oracle),
+                journal,
+                prepared.state,
+                prepared.asking.package.config,
+                prepared.price,
+                budget=Budget(prepared.order.max_cost, spent=prepared.state.spent),
+                every=prepared.order.every,
+                stopping=stopping,
+                say=say,
+            )
+        except asyncio.CancelledError:
+            return Stop("interrupted", "")
 
 
 async def _run(
@@ -284,7 +297,7 @@ async def _run(
             terms=order.terms,
             on_progress=_watch(bar, prepared, say),
         )
-        with _interruptible(run, say):
+        with _interruptible(run.stop, say):
             try:
                 return await run.label(prepared.todo)
             except asyncio.CancelledError:

@@ -16,7 +16,7 @@ from ..core.llm_protocol import Request, Usage
 # %% auto #0
 __all__ = ['Budget', 'most_tokens', 'Observed', 'Forecast', 'forecast']
 
-# %% ../../nbs/ground_truth/03c_label_budget.ipynb #e807cdd1
+# %% ../../nbs/ground_truth/03c_label_budget.ipynb #ce0977e1
 @dataclass
 class Budget:
     "Dollars that may be spent, that are reserved, and that are gone."
@@ -37,9 +37,16 @@ class Budget:
         "Set the money aside; False when it is not there."
         if self.limit is not None and self.spent + self.reserved + most > self.limit:
             return False
+        self.hold(most)
+        return True
+
+    def hold(
+        self,
+        most: float,  # dollars
+    ) -> None:
+        "Set money aside for what is under way already."
         self.reserved += most
         self.open += 1
-        return True
 
     def settle(
         self,
@@ -51,7 +58,7 @@ class Budget:
         self.reserved = self.reserved - most if self.open else 0.0  # a sum of floats would never come back to zero
         self.spent += cost
 
-# %% ../../nbs/ground_truth/03c_label_budget.ipynb #93fd5344
+# %% ../../nbs/ground_truth/03c_label_budget.ipynb #f56e25a8
 _FRAME = 200  # tokens around a prompt: roles, and the schema where it is counted
 
 
@@ -60,8 +67,8 @@ def most_tokens(
 ) -> Usage:
     "The most tokens that an attempt can use."
     length = len(request.beginning.encode()) + len(request.text.encode())
-    schema = 0 if request.schema is None else 400 * len(request.schema.get("properties") or ())  # type: ignore[arg-type]  # an object
-    return Usage((length + schema) // 2 + _FRAME, request.parameters.max_output_tokens)
+    schema = 0 if request.schema is None else 200 * len(request.schema.get("properties") or ())  # type: ignore[arg-type]  # an object
+    return Usage(length + schema + _FRAME, request.parameters.max_output_tokens)
 
 # %% ../../nbs/ground_truth/03c_label_budget.ipynb #75c823d0
 @dataclass

@@ -125,7 +125,7 @@ def entries(
             yield Place(path, offset, len(raw) - 1), entry
             offset += len(raw)
 
-# %% ../../nbs/ground_truth/03a_label_journal.ipynb #1b50e6b2
+# %% ../../nbs/ground_truth/03a_label_journal.ipynb #b4b6c489
 @dataclass
 class State:
     "What a run need not do again, and what it has cost."
@@ -133,10 +133,17 @@ class State:
     answers: dict[str, Place] = field(default_factory=dict)  # by content key
     refused: dict[str, Place] = field(default_factory=dict)
     batches: dict[str, dict[str, Json]] = field(default_factory=dict)  # by the name that we gave; all that is known
-    spent: float = 0.0  # dollars
+    collected: dict[str, set[str]] = field(default_factory=dict)  # keys, by the batch that answered
+    settled: float = 0.0  # dollars
+    sent: dict[str, float] = field(default_factory=dict)  # dollars at most, by key, of attempts that nobody settled
     usage: Usage = field(default_factory=Usage)
     answered_usage: Usage = field(default_factory=Usage)  # of the answers alone
     text_bytes: int = 0  # of the prompts that were answered
+
+    @property
+    def spent(self) -> float:
+        "Dollars; of attempts that a kill cut short, the most that they can have cost."
+        return self.settled + sum(self.sent.values())
 
     def learn(
         self,
@@ -145,7 +152,8 @@ class State:
     ) -> None:
         "Take one entry into account."
         key, kind, cost, counts = (entry.get(name) for name in ("key", "kind", "cost", "usage"))
-        self.spent += cost if isinstance(cost, int | float) else 0.0
+        self.settled += cost if isinstance(cost, int | float) else 0.0
+        self._follow(entry)
         usage = Usage(*counts) if isinstance(counts, list) else Usage()  # type: ignore[arg-type]  # as `append` wrote it
         self.usage = self.usage.plus(usage)
         if kind == "batch":
@@ -159,6 +167,16 @@ class State:
             self.text_bytes += length if isinstance(length, int) else 0
         elif kind == "refused" and isinstance(key, str) and key not in self.answers:
             self.refused[key] = place
+
+    def _follow(self, entry: Mapping[str, Json]) -> None:
+        "Keep the attempts that are open, and what batches brought."
+        key, kind, most = str(entry.get("key")), entry["kind"], entry.get("most")
+        before = self.sent.pop(key, 0.0)
+        if kind == "sent" and isinstance(most, int | float):
+            self.settled += before
+            self.sent[key] = most
+        elif kind != "batch" and "batch" in entry:
+            self.collected.setdefault(str(entry["batch"]), set()).add(key)
 
 
 def read_state(

@@ -108,7 +108,7 @@ def find_object(
             return candidate if isinstance(candidate, str) else "several objects that differ"
     return candidates[0] if candidates else "no JSON object"
 
-# %% ../../nbs/ground_truth/03_label_reply.ipynb #f5e5df3c
+# %% ../../nbs/ground_truth/03_label_reply.ipynb #69289daf
 @dataclass(frozen=True)
 class Analysis:
     "What a reply says."
@@ -134,14 +134,13 @@ def _score(
 
 
 def _homes(answer: dict[str, Json]) -> list[dict[str, Json]]:
-    "The objects in which scores may stand."
-    for name, value in answer.items():
-        if isinstance(value, dict) and name.endswith("_analysis"):
-            return _homes(value)
+    "The objects in which scores may stand, the innermost first."
+    analyses = [part for name, part in answer.items() if isinstance(part, dict) and name.endswith("_analysis")]
+    homes = [home for analysis in analyses for home in _homes(analysis)]
     inner = [answer.get(name) for name in ("dimensions", "scores")]
-    return [answer, *(part for part in inner if isinstance(part, dict))]
+    return [*homes, *(part for part in inner if isinstance(part, dict)), answer]
 
-# %% ../../nbs/ground_truth/03_label_reply.ipynb #402cc1ab
+# %% ../../nbs/ground_truth/03_label_reply.ipynb #f3fb4346
 def _dimension(
     homes: list[dict[str, Json]],
     name: str,
@@ -155,6 +154,21 @@ def _dimension(
         raise ValueError(f"{name} has two scores, {scores[0]!r} and {scores[1]!r}")
     told = [value.get("evidence") for value in found if isinstance(value, dict)]
     return scores[0], str(told[0]) if told and told[0] else ""
+
+
+def _content_type(
+    config: Config,
+    homes: list[dict[str, Json]],
+) -> Json:
+    "The type that the reply names; ValueError when it has to name one and does not."
+    found = [home["content_type"] for home in homes if "content_type" in home]
+    if config.content_types and not found:
+        raise ValueError("content_type is missing")
+    kind = found[0] if found else None
+    parts = kind if isinstance(kind, list) else [kind]
+    if any(not isinstance(part, str | None) for part in parts):
+        raise ValueError(f"content_type: {str(kind)[:60]} is no text")
+    return kind
 
 
 def read_analysis(
@@ -176,12 +190,13 @@ def read_analysis(
         scores[name] = score
         if quoted:
             evidence[name] = _with_commands(quoted)
-    kinds = [home["content_type"] for home in homes if "content_type" in home]
-    if config.content_types and not kinds:
-        return "content_type is missing"
+    try:
+        kind = _content_type(config, homes)
+    except ValueError as error:
+        return str(error)
     told = next((home[key] for home in homes for key in ("reasoning", "analysis", "summary") if key in home), "")
     reasoning = _with_commands(told) if isinstance(told, str) else ""
-    return Analysis(scores, kinds[0] if kinds else None, reasoning, evidence)
+    return Analysis(scores, kind, reasoning, evidence)
 
 # %% ../../nbs/ground_truth/03_label_reply.ipynb #04c5db0e
 def read_reply(

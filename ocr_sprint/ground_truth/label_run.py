@@ -35,7 +35,7 @@ from .sample import Article
 # %% auto #0
 __all__ = ['utc_now', 'Counts', 'Terms', 'Run']
 
-# %% ../../nbs/ground_truth/03e_label_run.ipynb #d6f07466
+# %% ../../nbs/ground_truth/03e_label_run.ipynb #caae35ed
 class _Account:
     "Writes outcomes into the journal, and keeps the budget and what was observed."
 
@@ -62,8 +62,12 @@ class _Account:
             "bytes": length, "seconds": round(seconds, 3), "at": utc_now(),
         })  # fmt: skip
 
+    def sent(self, key: str, most: float) -> None:
+        if self.budget.limit is not None and most:
+            self.journal.append({"kind": "sent", "key": key, "most": most})
+
     def spent(self, key: str, why: str, usage: Usage, cost: float) -> None:
-        if cost or any(usage):
+        if cost or any(usage) or self.budget.limit is not None:
             self.journal.append(
                 {"kind": "spent", "key": key, "why": why, "usage": [*usage], "cost": cost, "at": utc_now()}
             )
@@ -150,7 +154,7 @@ class Counts:
             return Stop("fatal", f"the first 20 records were all refused; the last one: {after.detail}")
         return None
 
-# %% ../../nbs/ground_truth/03e_label_run.ipynb #86ee374a
+# %% ../../nbs/ground_truth/03e_label_run.ipynb #b55cc189
 class _Record:
     "One record on its way to an end."
 
@@ -176,6 +180,7 @@ class _Record:
         if not await run.gate.turn(estimate):
             run.account.budget.settle(most, 0.0)
             return None
+        run.account.sent(self.key, most)
         sent = time.monotonic()
         try:
             outcome = await run.oracle.ask(request)
