@@ -81,6 +81,7 @@ NEEDED = {
     ("POST", f"{JOBS}/{{job_id}}/approve"): "reviewer",
     ("GET", f"{JOBS}/{{job_id}}/second-review"): "reviewer",
     ("POST", f"{JOBS}/{{job_id}}/second-review"): "reviewer",
+    ("GET", "/api/v1/second-reviews/conflicts"): "reviewer",
     ("GET", "/metrics"): "viewer",
 }
 OPEN = {("GET", "/health")}
