@@ -216,7 +216,8 @@ table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabu
 caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .8rem; border-bottom: 1px solid var(--line); }
 th { background: var(--tint); } .number { text-align: right; white-space: nowrap; }
-code { font: .92em ui-monospace, "Liberation Mono", monospace; background: var(--tint); padding: 0 .2em; }
+code { font: .92em ui-monospace, "Liberation Mono", monospace; background: var(--tint); padding: 0 .2em;
+  overflow-wrap: anywhere; }
 figure { margin: 1.25rem 0; } figcaption { color: var(--soft); font-size: .92rem; }
 @page { margin: 18mm 16mm; }
 @media print {
