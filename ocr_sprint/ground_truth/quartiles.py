@@ -18,9 +18,9 @@ from .rounding import spread
 from .solver import first_cells
 
 # %% auto #0
-__all__ = ['quartile_sizes', 'iqr_sum', 'Quartiles', 'widest_quartiles', 'keep_quartiles']
+__all__ = ['quartile_sizes', 'iqr_sum', 'iqr_alone', 'Quartiles', 'widest_quartiles', 'keep_quartiles']
 
-# %% ../../nbs/ground_truth/25a_quartiles.ipynb #26d03395
+# %% ../../nbs/ground_truth/25a_quartiles.ipynb #7c92c3bc
 def quartile_sizes(
     size: int,
 ) -> tuple[int, int]:  # records at or below the first quartile, records at or above the third
@@ -38,6 +38,16 @@ def iqr_sum(
         low, high = quartile_sizes(round(float(up_to[-1])))
         found += int(((up_to >= low) & (up_to[-1] - up_to >= high)).sum())
     return found
+
+
+def iqr_alone(
+    available: npt.ArrayLike,  # records in each bin of a dimension
+    size: int,
+) -> int:  # in bins
+    "The widest interquartile range that a dimension allows if nothing else counts."
+    low, high = quartile_sizes(size)
+    up_to = np.cumsum(available)
+    return int(((up_to >= low) & (up_to[-1] - up_to >= high)).sum()) if low + high <= size else 0
 
 # %% ../../nbs/ground_truth/25a_quartiles.ipynb #8dd58d2e
 _Matrix: TypeAlias = Any  # scipy's sparse matrices have no types
@@ -79,7 +89,7 @@ def _constraints(problem: Problem, dimensions: int, hard: int) -> tuple[_Matrix,
     high = np.concatenate([np.zeros(bins), [problem.size], np.full(2 * steps + filled, np.inf)])
     return matrix, low, high
 
-# %% ../../nbs/ground_truth/25a_quartiles.ipynb #6ceb8888
+# %% ../../nbs/ground_truth/25a_quartiles.ipynb #44396de7
 _CELLS = 20_000
 _NODES = 200  # of the search tree: a limit in seconds would make the answer depend on the machine
 
@@ -105,12 +115,8 @@ def _asked_about(problem: Problem, drawn: Reals) -> npt.NDArray[Any]:
 
 def _alone(problem: Problem, dimensions: int) -> int:
     "What each dimension allows by itself, added up."
-    low, high = quartile_sizes(problem.size)
-    there, most = problem.fill(problem.capacity), 0
-    for start, stop in pairwise(problem.starts[: dimensions + 1]):
-        up_to = np.cumsum(there[start:stop])
-        most += int(((up_to >= low) & (up_to[-1] - up_to >= high)).sum()) if low + high <= problem.size else 0
-    return most
+    there = problem.fill(problem.capacity)
+    return sum(iqr_alone(there[start:stop], problem.size) for start, stop in pairwise(problem.starts[: dimensions + 1]))
 
 
 def _ends(switches: Reals, sizes: Sequence[int]) -> tuple[tuple[int, int] | None, ...]:
