@@ -47,3 +47,27 @@ def backend(request):
 def url(new_url, backend):
     """The URL of a fresh store, once for each backend."""
     return new_url(backend)
+
+
+@pytest.fixture
+def serve():
+    """A function that starts a provider of language models on loopback, with the settings of tests/llm_mock.py."""
+    from llm_mock import MockServer
+
+    with ExitStack() as servers:
+        yield lambda **settings: servers.enter_context(MockServer(**settings))
+
+
+@pytest.fixture
+def fictitious_keys(monkeypatch):
+    for name in ("GEMINI_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+        monkeypatch.setenv(name, "fictitious-key")
+
+
+@pytest.fixture
+def little_jitter(monkeypatch):
+    """A thousandth of the labeller's jitter: what is tested is the count of calls, not the patience."""
+    from ocr_sprint.ground_truth import label_decide
+
+    original = label_decide.backoff
+    monkeypatch.setattr(label_decide, "backoff", lambda *words: original(*words) / 1000)

@@ -38,6 +38,7 @@ class Settings:
     requests_a_window: int = 0  # 0: no quota
     window: float = 60.0  # seconds; a test need not wait for a minute
     requests_a_day: int = 0
+    batches_wait: bool = False  # batches are never done
     prose: bool = False  # answers stand in Markdown fences, as chatty models write them
     answer: Callable[[str, dict[str, Any]], str] | None = None  # from prompt and schema, instead of a computed one
     finish: Callable[[str], str] | None = None  # stop, length or blocked, from the prompt
@@ -227,6 +228,9 @@ class Mock:
 
     async def get_batch(self, request: web.Request) -> web.Response:
         found = self.batches.get(f"batches/{request.match_info['name']}")
+        if found and self.settings.batches_wait:
+            waiting = found["metadata"] | {"state": "BATCH_STATE_RUNNING", "output": None}
+            found = {"name": found["name"], "metadata": waiting}
         return web.json_response(found or {"error": {"code": 404}}, status=200 if found else 404)
 
     async def stats(self, _: web.Request) -> web.Response:

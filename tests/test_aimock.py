@@ -17,6 +17,7 @@ from ocr_sprint.ground_truth.filters import load_filter
 from ocr_sprint.ground_truth.label import Order, label
 from ocr_sprint.ground_truth.label_run import Terms
 
+pytestmark = pytest.mark.usefixtures("fictitious_keys", "little_jitter")
 FILTER = Path("filters/uplifting/v1")
 DIMENSIONS = list(load_filter(FILTER).config.dimensions)
 RECORDS = 100
@@ -36,21 +37,6 @@ WAYS = {
 def server() -> Iterator[AimockServer]:
     with aimock() as started:
         yield started
-
-
-@pytest.fixture(autouse=True)
-def fictitious_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GEMINI_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
-        monkeypatch.setenv(name, "fictitious-key")
-
-
-@pytest.fixture(autouse=True)
-def little_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    "The second that aimock asks for after a 429 is waited for; of the jitter, a thousandth."
-    from ocr_sprint.ground_truth import label_decide
-
-    original = label_decide.backoff
-    monkeypatch.setattr(label_decide, "backoff", lambda *words: original(*words) / 1000)
 
 
 def well(n: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -59,20 +59,6 @@ def provider(request: pytest.FixtureRequest) -> str:
 
 
 Serve = Callable[..., MockServer]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    opened = []
-
-    def start(**settings: Any) -> MockServer:
-        server = MockServer(**settings).__enter__()
-        opened.append(server)
-        return server
-
-    yield start
-    for server in opened:
-        server.__exit__(None, None, None)
 
 
 def address(provider: str, server: MockServer) -> str:

@@ -77,7 +77,7 @@ def _with_commands(text: str) -> str:
 
     return _EATEN.sub(back, text)
 
-# %% ../../nbs/ground_truth/03_label_reply.ipynb #38e12871
+# %% ../../nbs/ground_truth/03_label_reply.ipynb #f336feb5
 def _decoded(
     text: str,
 ) -> dict[str, Json] | str:  # a fault
@@ -92,6 +92,9 @@ def _decoded(
     return value if isinstance(value, dict) else "no JSON object"
 
 
+_THOUGHTS = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+
+
 def find_object(
     text: str,  # a finished reply
 ) -> dict[str, Json] | str:  # a fault
@@ -102,7 +105,7 @@ def find_object(
         value = None
     if isinstance(value, dict):
         return value
-    candidates = [_decoded(part) for part in _objects(text)]
+    candidates = [_decoded(part) for part in _objects(_THOUGHTS.sub("", text, count=1))]
     for candidate in candidates:
         if isinstance(candidate, str) or candidate != candidates[0]:
             return candidate if isinstance(candidate, str) else "several objects that differ"

@@ -88,7 +88,7 @@ def utc_now() -> str:
     "The time in whole seconds, as it stands in journals and labels."
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-# %% ../../nbs/ground_truth/03e_label_run.ipynb #6142bdd0
+# %% ../../nbs/ground_truth/03e_label_run.ipynb #ae71dc0e
 class _Gate:
     "Lets attempts through, one by one, until something stops the run."
 
@@ -96,6 +96,7 @@ class _Gate:
         self.budget, self.limiter = budget, limiter
         self.stopped: Stop | None = None
         self._wake = asyncio.Event()
+        self._queue = asyncio.Lock()
 
     def stop(self, ending: Ending, detail: str) -> None:
         "Let nothing more through; the first reason is the one that counts."
@@ -118,12 +119,14 @@ class _Gate:
             await self.pause(0.05)
         return self.stopped is None
 
-    async def turn(self, estimate: Usage) -> bool:
-        "Wait for a place in the limits; False when the run ends before."
-        await self.pause(self.limiter.reserve(estimate, time.monotonic()))
-        while self.stopped is None and (closed := self.limiter.closed_until - time.monotonic()) > 0:
-            await self.pause(closed + self.limiter.reserve(estimate, self.limiter.closed_until))
-        return self.stopped is None
+    async def turn(self, estimated: Callable[[], Usage]) -> Usage | None:
+        "Wait for a place in the limits; the estimate that it was given for, or None when the run ends before."
+        async with self._queue:
+            estimate = estimated()
+            await self.pause(self.limiter.reserve(estimate, time.monotonic()))
+            while self.stopped is None and (closed := self.limiter.closed_until - time.monotonic()) > 0:
+                await self.pause(closed + self.limiter.reserve(estimate, self.limiter.closed_until))
+        return estimate if self.stopped is None else None
 
 # %% ../../nbs/ground_truth/03e_label_run.ipynb #0c36a8d8
 @dataclass
@@ -154,7 +157,7 @@ class Counts:
             return Stop("fatal", f"the first 20 records were all refused; the last one: {after.detail}")
         return None
 
-# %% ../../nbs/ground_truth/03e_label_run.ipynb #b55cc189
+# %% ../../nbs/ground_truth/03e_label_run.ipynb #79b16b6b
 class _Record:
     "One record on its way to an end."
 
@@ -176,8 +179,8 @@ class _Record:
         most = run.account.price.cost(most_tokens(request))
         if not await run.gate.money(most):
             return None
-        estimate = run.account.estimate(request)
-        if not await run.gate.turn(estimate):
+        estimate = await run.gate.turn(lambda: run.account.estimate(request))
+        if estimate is None:
             run.account.budget.settle(most, 0.0)
             return None
         run.account.sent(self.key, most)
