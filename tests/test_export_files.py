@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,6 +165,59 @@ def test_a_full_disk_leaves_the_previous_file(new_url, tmp_path, form):
         assert {file: file.read_bytes() for file in folder.iterdir()} == before
     assert subprocess.run(words, capture_output=True, env=ENVIRONMENT, check=False).returncode == 0
     assert read_manifest(manifest_path(path)).lines == 202
+
+
+# A file system of 400 KB that only this process sees. What lies in the first folder is on it at the beginning, and what
+# lies on it at the end is in that folder. 99: the machine lets nobody mount anything.
+ON_A_SMALL_DISK = """
+folder="$1" disk="$2" && shift 2
+mkdir -p "$disk" && mount -t tmpfs -o size=400k small "$disk" || exit 99
+cp -a "$folder/." "$disk"
+"$@"
+code=$?
+rm -r "$folder" && cp -a "$disk" "$folder"
+exit $code
+"""
+
+
+def on_a_small_disk(folder, disk, words):
+    """Run a command that writes to `disk`, which begins as a copy of `folder`; `folder` is then what it came to."""
+    sandbox = ["unshare", "--mount", "--map-root-user", "sh", "-c", ON_A_SMALL_DISK, "sh", str(folder), str(disk)]
+    if shutil.which("unshare"):
+        done = subprocess.run([*sandbox, *words], capture_output=True, env=ENVIRONMENT, check=False)
+        if done.returncode != 99 and b"unshare:" not in done.stderr:
+            return done
+    shutil.rmtree(disk, ignore_errors=True)
+    shutil.copytree(folder, disk)
+    done = subprocess.run(words, capture_output=True, env=ENVIRONMENT, preexec_fn=limited(400 * 1024), check=False)
+    shutil.rmtree(folder)
+    disk.rename(folder)
+    return done
+
+
+@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "parquet", "csv.zst"])
+def test_a_disk_that_fills_up_leaves_the_previous_file(new_url, tmp_path, form):
+    url, folder, disk = new_url("sqlite"), tmp_path / "corpora", tmp_path / "disk"
+    kind = form.split(".")[0]
+    words = [*TOOL, "--store", url, "--no-approved-only", "--format", kind, "--out"]
+    with open_store(url) as store:
+        filled(store)
+        write_corpus(store, folder / f"corpus.{form}", Filters(approved_only=False), format=kind)
+        before = {file.name: file.read_bytes() for file in folder.iterdir()}
+        again = on_a_small_disk(folder, disk, [*words, str(disk / f"corpus.{form}")])
+        assert (again.returncode, {file.name: file.read_bytes() for file in folder.iterdir()}.keys()) == (
+            0,
+            before.keys(),
+        )
+        before = {file.name: file.read_bytes() for file in folder.iterdir()}
+        for number in range(100, 140):
+            store.add_job(**new_job(number, {"header": {"perihal": os.urandom(12_000).hex()}}))
+    done = on_a_small_disk(folder, disk, [*words, str(disk / f"corpus.{form}")])
+    said = done.stderr.decode()
+    assert done.returncode == 1, said
+    begins = f"ocr_sprint export_ground_truth: {disk}/corpus.{form} was not written, what was there stays: "
+    assert said.removeprefix(begins) in ("No space left on device\n", "File too large\n")
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
 def test_a_device_that_is_full_is_one_line(store, url, capfd):
