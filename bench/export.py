@@ -1,12 +1,13 @@
-"""Measure the export: CPU against a raw read of the same columns, rows per second by each way out, and memory.
+"""Measure the export: CPU against a raw read, memory, rows per second, other requests meanwhile, replay.
 
-    python bench/export.py                    100,000 letters: about a quarter of an hour
-    python bench/export.py --n 10000          for a look
-    python bench/export.py --memory 1000000   the peak memory at that size too, on SQLite
+    python bench/export.py                      every part, 10,000 letters: about two minutes
+    python bench/export.py cpu --n 100000       one part: cpu, memory, ways, light, replay or others
+    python bench/export.py --n 100000 --memory 10000 100000 1000000
+                                                as published: half an hour, most of it to make the stores
 
-Stores are made on the spot from a seed (see review_stores.py). CPU seconds are those of the exporting process, the best
-of three rounds in which the ways take turns; wall times depend on what else the machine does. The tables go to
-bench/results/export.md and to the standard output.
+Stores are made on the spot from a seed (see review_stores.py): letters of 2 KB with 1.5 corrections each. CPU seconds
+are those of the exporting process, the best of three rounds in which the ways take turns; wall times depend on what
+else the machine does, so its load stands beside them. `--folder` keeps the stores of SQLite for the next time.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeAlias
 
 import jsonpatch
 import pandas as pd
@@ -46,9 +47,40 @@ from ocr_sprint.review.tokens import create_token
 from ocr_sprint.review.verify_corpus import verify_corpus
 from ocr_sprint.review.verify_store import verify_store
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "bench" / "results" / "export.md"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+from postgres_server import new_database, postgres_server
+
 BLOCK = 64 * 1024
+Row: TypeAlias = tuple[str, str, str]  # what was measured, the figure, its ratio to another
+
+
+class Stores:
+    """Stores of so many letters, made when they are asked for."""
+
+    def __init__(self, folder: Path, seed: int, stack: ExitStack) -> None:
+        self.folder, self.seed, self._stack = folder, seed, stack
+        self._postgresql: dict[int, str] = {}
+
+    def sqlite(self, count: int) -> str:
+        """The URL of a file."""
+        path = self.folder / f"letters-{self.seed}-{count}.db"
+        if not path.exists():
+            with open_store(f"sqlite:///{path}.part") as store:
+                fill(store, count, self.seed)
+            Path(f"{path}.part").rename(path)
+        return f"sqlite:///{path}"
+
+    def postgresql(self, count: int) -> str:
+        """The URL of a database on a server of our own."""
+        if count not in self._postgresql:
+            server = self._stack.enter_context(postgres_server())
+            url = self._stack.enter_context(new_database(server.url))
+            with open_store(url) as store:
+                fill(store, count, self.seed)
+                with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                    connection.exec_driver_sql("VACUUM ANALYZE")
+            self._postgresql[count] = url
+        return self._postgresql[count]
 
 
 def raw_read(store: Store) -> None:
@@ -95,29 +127,28 @@ def cpu_seconds(deeds: dict[str, Callable[[], object]], times: int = 3) -> dict[
     best = dict.fromkeys(deeds, float("inf"))
     for _ in range(times):
         for name, deed in deeds.items():
-            start = os.times()
+            start = time.process_time()
             deed()
-            end = os.times()
-            best[name] = min(best[name], end.user + end.system - start.user - start.system)
+            best[name] = min(best[name], time.process_time() - start)
     return best
 
 
-def cpu_table(stores: dict[str, Store], count: int, folder: Path) -> pd.DataFrame:
+def cpu_rows(stores: Stores, count: int, scratch: Path) -> Iterator[Row]:
     """CPU of the export against the raw read, on each backend."""
-    table = {}
-    for name, store in stores.items():
-        corpus = folder / f"{name}.jsonl"
-        deeds: dict[str, Callable[[], object]] = {
-            "raw read of the same columns": lambda store=store: raw_read(store),
-            "export, with guard and proof": lambda store=store: export(store),
-            "... and the hash of the whole": lambda store=store: hashed_export(store),
-            "corpus, manifest and index on the disk": lambda s=store, c=corpus: write_corpus(s, c, ALL),
-        }
-        taken = cpu_seconds(deeds)
-        raw = taken["raw read of the same columns"]
+    for name, url in {"SQLite": stores.sqlite(count), "PostgreSQL": stores.postgresql(count)}.items():
+        with open_store(url) as store:
+            deeds: dict[str, Callable[[], object]] = {
+                "raw read of the same columns": lambda store=store: raw_read(store),
+                "export with guards and proofs": lambda store=store: export(store),
+                "... and the hash of the whole": lambda store=store: hashed_export(store),
+                "corpus, manifest and index on the disk": lambda store=store: write_corpus(
+                    store, scratch / "corpus.jsonl", ALL
+                ),
+            }
+            taken = cpu_seconds(deeds)
+        raw = next(iter(taken.values()))
         for deed, seconds in taken.items():
-            table[f"{name}: {deed}"] = {"CPU s": seconds, "of raw": seconds / raw, "rows per CPU s": count / seconds}
-    return pd.DataFrame(table).T
+            yield f"{name}: {deed}", f"{seconds:.2f} CPU s", f"{seconds / raw:.2f}"
 
 
 def run(words: Sequence[str]) -> tuple[float, float, str]:
@@ -143,12 +174,18 @@ sys.exit(code)
 """
 
 
-def command_row(url: str, count: int, out: Path, times: int = 3) -> dict[str, float]:
-    """The command from start to end: its corpus, manifest and index on the disk, its record in the store."""
+def command(url: str, out: Path, times: int = 3) -> tuple[float, float, float]:
+    """Wall and CPU seconds, and peak MB, of the command: corpus, manifest and index, and its record in the store."""
     words = [sys.executable, "-c", COMMAND, "--store", url, "--no-approved-only", "--out", str(out)]
     runs = [run(words) for _ in range(times)]
-    wall, cpu = min(taken[0] for taken in runs), min(taken[1] for taken in runs)
-    return {"rows per s": count / wall, "CPU s": cpu, "peak MB": max(int(said) for _, _, said in runs) / 1024}
+    return min(each[0] for each in runs), min(each[1] for each in runs), max(int(each[2]) for each in runs) / 1024
+
+
+def memory_rows(stores: Stores, sizes: Sequence[int], scratch: Path) -> Iterator[Row]:
+    """The most memory that the command ever held, in a process of its own for each size."""
+    peaks = [command(stores.sqlite(size), scratch / "corpus.jsonl", 1)[2] for size in sizes]
+    for size, peak in zip(sizes, peaks, strict=True):
+        yield f"peak memory of the command, {size:,} letters", f"{peak:.1f} MB", f"{peak - peaks[0]:+.1f} MB"
 
 
 DOWNLOAD = """import sys, urllib.request
@@ -185,43 +222,65 @@ def cpu_of(process: psutil.Process) -> float:
     return times.user + times.system
 
 
-def light_requests(base: str, until: Callable[[], bool]) -> list[float]:
+def peak_of(process: psutil.Process) -> float:
+    """The most MB that a process ever held."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+
+
+def downloads(url: str, base: str, names: Sequence[str]) -> list[list[str]]:
+    """Commands that fetch the whole corpus, each with a token of its own."""
+    with open_store(url) as store:
+        tokens = [create_token(store, name, "admin") for name in names]
+    address = f"{base}/api/v1/ground-truth/export?approved_only=false"
+    return [[sys.executable, "-c", DOWNLOAD, address, token] for token in tokens]
+
+
+def ways_rows(stores: Stores, count: int, scratch: Path) -> Iterator[Row]:
+    """Rows per second from start to end, the best of three; the ratio is that of the CPU seconds."""
+    first = None
+    for name, url in {"SQLite": stores.sqlite(count), "PostgreSQL": stores.postgresql(count)}.items():
+        wall, cpu, _ = command(url, scratch / "corpus.jsonl")
+        first = first or cpu
+        yield f"command on {name}", f"{count / wall:,.0f} rows/s, {cpu:.2f} CPU s", f"{cpu / first:.2f}"
+    url, walls = stores.sqlite(count), []
+    with service(url, scratch) as (base, process):
+        (download,) = downloads(url, base, ["bench"])
+        before = cpu_of(process)
+        for _ in range(3):
+            walls.append(run(download)[0])
+        cpu, peak = (cpu_of(process) - before) / 3, peak_of(process)
+    yield "HTTP on SQLite", f"{count / min(walls):,.0f} rows/s, {cpu:.2f} CPU s", f"{cpu / (first or cpu):.2f}"
+    yield "peak memory of the service", f"{peak:.1f} MB", ""
+
+
+def light_requests(base: str, until: Callable[[], bool]) -> pd.Series[float]:
     """Milliseconds of light requests, one after the other with a pause, until something is over."""
     taken: list[float] = []
-    connection = http.client.HTTPConnection(base.removeprefix("http://"))
-    while not until():
-        start = time.perf_counter()
-        connection.request("GET", "/health")
-        connection.getresponse().read()
-        taken.append(1000 * (time.perf_counter() - start))
-        time.sleep(0.01)
-    connection.close()
-    return taken
+    with closing(http.client.HTTPConnection(base.removeprefix("http://"))) as connection:
+        while not until():
+            start = time.perf_counter()
+            connection.request("GET", "/health")
+            connection.getresponse().read()
+            taken.append(1000 * (time.perf_counter() - start))
+            time.sleep(0.01)
+    return pd.Series(taken[1:])  # the first waits until the service has started
 
 
-def http_rows(url: str, count: int, folder: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """One live export from start to end; and light requests while three exports run."""
-    with open_store(url) as store:
-        tokens = [create_token(store, f"bench {number}", "admin") for number in range(2)]
-    with service(url, folder) as (base, process):
-        address = f"{base}/api/v1/ground-truth/export?approved_only=false"
-        download = [sys.executable, "-c", DOWNLOAD, address]
-        before, walls = cpu_of(process), []
-        for _ in range(3):
-            walls.append(run([*download, tokens[0]])[0])
-        cpu = (cpu_of(process) - before) / 3
+def light_rows(stores: Stores, count: int, scratch: Path) -> Iterator[Row]:
+    """A request that asks the database for one value, alone and while three exports run."""
+    url = stores.sqlite(count)
+    with service(url, scratch) as (base, _):
         deadline = time.monotonic() + 5
-        alone = pd.Series(light_requests(base, lambda: time.monotonic() > deadline))
-        running = [subprocess.Popen([*download, tokens[number // 2]]) for number in range(3)]
-        busy = pd.Series(light_requests(base, lambda: all(each.poll() is not None for each in running)))
+        alone = light_requests(base, lambda: time.monotonic() > deadline)
+        running = [subprocess.Popen(words) for words in downloads(url, base, ["one", "two", "three"])]
+        busy = light_requests(base, lambda: all(each.poll() is not None for each in running))
         if any(each.returncode for each in running):
             sys.exit("a download failed")
-        peak = process.memory_info().rss / 2**20
-    row = {"rows per s": count / min(walls), "CPU s": cpu, "peak MB": peak}
-    shares = {"median": 0.5, "p99": 0.99, "greatest": 1.0}
-    quiet = {f"{name} alone, ms": float(alone.quantile(share)) for name, share in shares.items()}
-    loaded = {f"{name} during three exports, ms": float(busy.quantile(share)) for name, share in shares.items()}
-    return row, {**quiet, **loaded, "requests": len(busy)}
+    for name, share in {"median": 0.5, "p99": 0.99}.items():
+        quiet, loaded = alone.quantile(share), busy.quantile(share)
+        yield f"{name} of GET /health, alone", f"{quiet:.1f} ms", "1.00"
+        yield f"... during three exports ({len(busy)} requests)", f"{loaded:.1f} ms", f"{loaded / quiet:.2f}"
 
 
 def histories(count: int, seed: int) -> list[tuple[Json, Json, list[Event]]]:
@@ -235,104 +294,104 @@ def histories(count: int, seed: int) -> list[tuple[Json, Json, list[Event]]]:
     return made
 
 
-def replay_row(seed: int, count: int = 2_000) -> dict[str, float]:
-    """Microseconds per event to undo a history: guard and change, ours against jsonpatch's test and replace."""
+def replay_rows(seed: int, count: int = 2_000) -> Iterator[Row]:
+    """CPU per event to undo whole histories: guard and change, against jsonpatch's test and replace."""
     made = histories(count, seed)
     number = sum(len(events) for _, _, events in made)
-    patches = [to_json_patch([inverse(event) for event in reversed(events)]) for _, _, events in made]
+    patches = [
+        jsonpatch.JsonPatch(to_json_patch([inverse(event) for event in reversed(events)])) for _, _, events in made
+    ]
+    for (first, result, events), patch in zip(made, patches, strict=True):
+        if not reverse(result, events) == first == patch.apply(result):
+            sys.exit("the two do not come to the same first output")
 
     def ours() -> None:
-        for first, result, events in made:
-            assert reverse(result, events) == first
+        for _, result, events in made:
+            reverse(result, events)
 
     def theirs() -> None:
-        for (first, result, _), patch in zip(made, patches, strict=True):
-            assert jsonpatch.apply_patch(result, patch) == first
+        for (_, result, _), patch in zip(made, patches, strict=True):
+            patch.apply(result)
 
     taken = cpu_seconds({"ours": ours, "jsonpatch": theirs})
-    row = {f"{name}, µs per event": 1e6 * seconds / number for name, seconds in taken.items()}
-    return {**row, "times as fast": taken["jsonpatch"] / taken["ours"], "events": number}
+    for name, seconds in taken.items():
+        figure = f"{1e6 * seconds / number:.2f} µs of CPU per event"
+        yield f"undo a history, {name} ({number:,} events)", figure, f"{seconds / taken['ours']:.1f}"
 
 
-def other_rows(store: Store, count: int, folder: Path) -> pd.DataFrame:
+def other_rows(stores: Stores, count: int, scratch: Path) -> Iterator[Row]:
     """What else walks over a whole store or corpus."""
-    last = max(job.changed_at for job in islice(store.jobs(), 200))
-    moment = pd.Timestamp(last).to_pydatetime() + pd.Timedelta(days=10_000)
-    corpus = folder / "SQLite.jsonl"
-    half = folder / "half.jsonl"
-    write_corpus(store, half)
+    corpus, half = scratch / "whole.jsonl", scratch / "half.jsonl"
+    with open_store(stores.sqlite(count)) as store:
+        last = max(job.changed_at for job in islice(store.jobs(), 200))
+        moment = pd.Timestamp(last).to_pydatetime() + pd.Timedelta(days=10_000)
+        write_corpus(store, corpus, ALL)
+        write_corpus(store, half)
 
-    def follow() -> None:
-        cursor = None
-        while True:
-            answer = changes(store, ALL, cursor)
-            cursor = answer.cursor
-            if not answer.more:
-                return
+        def follow() -> None:
+            cursor = None
+            while True:
+                answer = changes(store, ALL, cursor)
+                cursor = answer.cursor
+                if not answer.more:
+                    return
 
-    deeds: dict[str, Callable[[], object]] = {
-        "export as of a moment": lambda: export(store, moment),
-        "feed of changes from the beginning": follow,
-        "verify a corpus": lambda: verify_corpus(corpus),
-        "diff of two manifests": lambda: list(differences(manifest_path(half), manifest_path(corpus))),
-        "verify the store": lambda: list(verify_store(store)),
-    }
-    taken = cpu_seconds(deeds, times=1)
-    return pd.DataFrame({name: {"CPU s": cpu, "rows per CPU s": count / cpu} for name, cpu in taken.items()}).T
+        deeds: dict[str, Callable[[], object]] = {
+            "export of the present": lambda: export(store),
+            "export as of a moment": lambda: export(store, moment),
+            "feed of changes from the beginning": follow,
+            "verify a corpus": lambda: verify_corpus(corpus),
+            "diff of two manifests": lambda: list(differences(manifest_path(half), manifest_path(corpus))),
+            "verify the store": lambda: list(verify_store(store)),
+        }
+        taken = cpu_seconds(deeds, times=1)
+    for name, cpu in taken.items():
+        yield name, f"{cpu:.2f} CPU s", f"{cpu / taken['export of the present']:.2f}"
+
+
+PARTS = ("cpu", "memory", "ways", "light", "replay", "others")
+
+
+def measure(part: str, stores: Stores, count: int, sizes: Sequence[int], scratch: Path) -> Iterable[Row]:
+    """The rows of one part."""
+    if part == "cpu":
+        return cpu_rows(stores, count, scratch)
+    if part == "memory":
+        return memory_rows(stores, sizes, scratch)
+    if part == "ways":
+        return ways_rows(stores, count, scratch)
+    if part == "light":
+        return light_rows(stores, count, scratch)
+    return replay_rows(stores.seed) if part == "replay" else other_rows(stores, count, scratch)
+
+
+def letters(text: str) -> int:
+    """A number of letters as given; the parser says that it is none."""
+    if not text.isdecimal() or int(text) < 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is too few; give a whole number from 100")
+    return int(text)
 
 
 def main() -> None:
-    """Measure, write and print the tables."""
+    """Measure the parts and print a table for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=100_000, help="letters")
-    parser.add_argument("--memory", type=int, nargs="*", default=[], help="further sizes for the peak memory")
+    parser.add_argument("part", nargs="?", choices=["all", *PARTS], default="all")
+    parser.add_argument("--n", type=letters, default=10_000, help="letters")
+    parser.add_argument("--memory", type=letters, nargs="+", help="sizes for the memory; else a tenth of --n, and --n")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="keep the stores here, and use those that are here")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        measure(asked.n, asked.memory, asked.seed, Path(scratch), asked.folder or Path(scratch))
-
-
-def measure(count: int, sizes: Sequence[int], seed: int, scratch: Path, folder: Path) -> None:
-    """All tables, in the order of the page that shows them."""
-    sys.path.insert(0, str(ROOT / "scripts"))
-    from postgres_server import new_database, postgres_server
-
-    def sqlite(size: int) -> str:
-        path = folder / f"letters-{seed}-{size}.db"
-        if not path.exists():
-            with open_store(f"sqlite:///{path}.part") as store:
-                fill(store, size, seed)
-            Path(f"{path}.part").rename(path)
-        return f"sqlite:///{path}"
-
-    parts = [f"{count:,} letters, seed {seed}; {platform.python_version()}, {os.cpu_count()} cores"]
-
-    def show(title: str, table: pd.DataFrame, digits: int = 2) -> None:
-        parts.append(f"## {title}\n\n{table.to_markdown(floatfmt=f',.{digits}f')}")
-        print(f"{parts[-1]}\n", flush=True)
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text("\n\n".join(parts) + "\n")
-
-    ways, out = {}, scratch / "command.jsonl"
-    with postgres_server() as server, new_database(server.url) as url:
-        with open_store(url) as store:
-            fill(store, count, seed)
-            with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.exec_driver_sql("VACUUM ANALYZE")
-        with open_store(sqlite(count)) as store, open_store(url) as other:
-            show("CPU", cpu_table({"SQLite": store, "PostgreSQL": other}, count, scratch))
-            show("Beside the export", other_rows(store, count, scratch))
-        ways["command, SQLite"] = command_row(sqlite(count), count, out)
-        ways["command, PostgreSQL"] = command_row(url, count, out)
-    ways["HTTP, SQLite"], light = http_rows(sqlite(count), count, scratch)
-    show("Ways out", pd.DataFrame(ways).T, 1)
-    show("A light request beside exports", pd.DataFrame({"GET /health": light}).T, 1)
-    show("Replay", pd.DataFrame({"undo one correction": replay_row(seed)}).T)
-    small = min(10_000, count)
-    peaks = {f"{size:,}": command_row(sqlite(size), size, out, 1) for size in sorted({small, count, *sizes})}
-    show("Memory of the command", pd.DataFrame(peaks).T, 1)
-    print(f"written to {RESULTS.relative_to(ROOT)}", file=sys.stderr)
+    if asked.folder is not None and not asked.folder.is_dir():
+        parser.error(f"there is no folder {asked.folder}; make it first")
+    sizes = sorted(asked.memory or {max(asked.n // 10, 100), asked.n})
+    print(f"{asked.n:,} letters, seed {asked.seed}; Python {platform.python_version()}, {os.cpu_count()} cores")
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        scratch = Path(folder)
+        stores = Stores(asked.folder or scratch, asked.seed, stack)
+        for part in PARTS if asked.part == "all" else [asked.part]:
+            table = pd.DataFrame(measure(part, stores, asked.n, sizes, scratch), columns=[part, "figure", "ratio"])
+            print(f"\n{table.to_markdown(index=False, disable_numparse=True)}", flush=True)
+            print(f"\n(load of the machine: {os.getloadavg()[0]:.1f})", flush=True)
 
 
 if __name__ == "__main__":
