@@ -30,7 +30,7 @@ setup(
     license_files=["LICENSE"],
     url=settings["git_url"],
     packages=find_packages(include=["ocr_sprint", "ocr_sprint.*"]),
-    package_data={"ocr_sprint": ["filters/*/*/*"]},
+    package_data={"ocr_sprint": ["filters/*/*/*", "static/*"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
     extras_require=extras,
