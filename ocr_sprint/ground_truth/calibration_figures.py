@@ -20,7 +20,7 @@ from .tier_agreement import TierAgreement
 # %% auto #0
 __all__ = ['agreement_heatmap', 'bland_altman', 'confusion', 'distributions', 'counts']
 
-# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #5f6b25cb
+# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #b9ccf494
 def _written(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
@@ -50,20 +50,18 @@ def agreement_heatmap(
     found = [
         [each.statistics.get("alpha_interval", Interval()).value for each in pair.measures.values()] for pair in pairs
     ]
-    spec = _heat(
-        [f"{pair.one} – {pair.other}" for pair in pairs], columns, found, [[*map(_written, row)] for row in found]
-    )
+    rows = [f"{pair.one} – {pair.other}" for pair in pairs]
+    spec = _heat(rows, columns, found, [[*map(_written, row)] for row in found])
     spec["data"][0] |= {"zmin": 0, "zmax": 1, "colorbar": {"title": {"text": "alpha"}, "thickness": 12}}
     spec["layout"]["xaxis"]["tickangle"] = -35
-    return Figure(
-        "Krippendorff's alpha (interval) of each pair on each measure; 0.8 is reliable, 0.667 tentative.", spec
-    )
+    return Figure("Krippendorff's alpha of each pair on each measure; reliable from 0.8, tentative from 0.667.", spec)
 
-# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #d68d8e34
+# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #73d6eb89
 def _level(height: float, text: str, dash: str, ends: Sequence[float]) -> dict[str, Any]:
     line = {"color": "#d55e00", "width": 1.5, "dash": dash}
     return {
-        "type": "scatter", "mode": "lines", "x": [*ends], "y": [height, height], "line": line, "name": text, "hoverinfo": "name",
+        "type": "scatter", "mode": "lines", "x": [*ends], "y": [height, height], "line": line, "name": text,
+        "hoverinfo": "name",
     }  # fmt: skip
 
 
@@ -94,7 +92,7 @@ def bland_altman(
         "margin": {"l": 60, "r": 20, "t": 40, "b": 50},
     }
     caption = (
-        f"Overall score of {names[1]} less that of {names[0]}, against their mean: 95 % lie between the dotted lines."
+        f"Overall score of {names[1]} less that of {names[0]}: 95 % of the differences lie between the dotted lines."
     )
     return Figure(caption, {"data": [dots, *lines], "layout": layout})
 
@@ -112,7 +110,7 @@ def confusion(
     spec["layout"]["yaxis"]["title"] = {"text": names[0]}
     return Figure(f"Tiers of {names[0]} (rows) and {names[1]} (columns); the shade is the share of the row.", spec)
 
-# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #1db459df
+# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #a1be8d5c
 def distributions(
     calibration: Calibration,
 ) -> Figure:
@@ -131,10 +129,8 @@ def distributions(
         "margin": {"l": 60, "r": 20, "t": 40, "b": 50},
         "height": 420,
     }
-    return Figure(
-        "Lowest, quarter, middle, three quarters and highest score, for each oracle and measure.",
-        {"data": data, "layout": layout},
-    )
+    caption = "Lowest, quarter, middle, three quarters and highest score, for each oracle and measure."
+    return Figure(caption, {"data": data, "layout": layout})
 
 
 def counts(

@@ -31,7 +31,7 @@ from .sample import Sample, article_id, draw_sample
 # %% auto #0
 __all__ = ['Ready', 'make_ready', 'Stopped', 'ask', 'answers', 'costs']
 
-# %% ../../nbs/ground_truth/07a_calibration_questions.ipynb #8cc69efb
+# %% ../../nbs/ground_truth/07a_calibration_questions.ipynb #10f118ef
 def _silent(_: str) -> None:
     "Say nothing."
 
@@ -63,9 +63,8 @@ def _draw(order: Order, package: Filter, labels: Sequence[Mapping[str, Analysis]
         except DataError as error:
             if labels and not passing.known and "holds no article" in str(error):
                 mine = ", ".join(order.people)
-                raise DataError(
-                    f"{mine}: no id in it is one of {', '.join(order.source)}; label texts of that source"
-                ) from None
+                where = ", ".join(order.source)
+                raise DataError(f"{mine}: no id in it is one of {where}; label texts of that source") from None
             raise
 
 
