@@ -12,9 +12,12 @@ from PIL import Image
 from review_samples import new_job
 
 from ocr_sprint.api.guard import GuardedRoute
+from ocr_sprint.api.pictures import Picture
 from ocr_sprint.api.rates import Rates
 from ocr_sprint.documents.letter import Personel, Result, parse_result, result_data
+from ocr_sprint.review.documents import Document
 from ocr_sprint.review.edits import Edit
+from ocr_sprint.review.export import record_export
 from ocr_sprint.review.queue import submit
 from ocr_sprint.review.replay import prove, reverse
 from ocr_sprint.review.tokens import ROLES, create_token, revoke_token
@@ -343,7 +346,11 @@ def test_a_second_review_is_blind(api):
     assert problem(second.get(f"{JOBS}/{job_id}/second-review"))["code"] == "not_reviewable"
     change(first, job_id, "corrections", edit("Patroli"), 1)
     change(first, job_id, "approve", version=2)
-    assert problem(first.get(f"{JOBS}/{job_id}/second-review"))["code"] == "not_blind"
+    for answer in (
+        first.get(f"{JOBS}/{job_id}/second-review"),
+        first.post(f"{JOBS}/{job_id}/second-review", json={"run": 1, "edits": []}),
+    ):
+        assert (answer.status_code, problem(answer)["code"]) == (403, "not_blind")
     seen = second.get(f"{JOBS}/{job_id}/second-review").json()
     assert seen["result"]["header"]["perihal"] is None
     assert "Patroli" not in json.dumps(seen)
@@ -351,7 +358,8 @@ def test_a_second_review_is_blind(api):
     assert (stale.status_code, problem(stale)["code"]) == (409, "conflict")
     answer = second.post(f"{JOBS}/{job_id}/second-review", json={"run": seen["run"], **edit("Patroli")})
     assert (answer.status_code, answer.json()["agrees"]) == (201, True)
-    assert problem(second.get(f"{JOBS}/{job_id}/second-review"))["code"] == "not_blind"
+    twice = second.get(f"{JOBS}/{job_id}/second-review")
+    assert (twice.status_code, problem(twice)["code"]) == (403, "not_blind")
     assert client_of(app, tokens["reviewer-a"]).get(f"{TRUTH}/stats").json()["second_reviews_agreeing"] == 1
 
 
@@ -706,6 +714,40 @@ def test_erasure_leaves_no_copy_with_the_service(api):
     assert client.get(f"{TRUTH}/changes?approved_only=false").json()["changes"] == [{"job_id": job_id, "line": None}]
     assert upload(client, png(33, 44)).json() == {"job_id": job_id, "new": True}, "it may be sent again"
     assert store.job(job_id).status == "queued"
+
+
+def test_erasure_forgets_pages_that_were_drawn_and_tidies_the_disk(api, tmp_path):
+    store, app = api
+    client, scan = client_of(app), png(33, 44)
+    job_id = upload(client, scan).json()["job_id"]
+    pictures, digest = app.state.service.pictures, store.job(job_id).document_sha256
+    drawn = client.get(f"{JOBS}/{job_id}/pages/1")
+    asked = []
+
+    def file():
+        asked.append(digest)
+        return Document("sprint.png", "image/png", scan)
+
+    shown = Picture(digest, 1, 0, None)
+    assert (pictures.draw(shown, file), asked) == (drawn.content, []), "it was kept"
+    assert client.delete(f"{JOBS}/{job_id}").status_code == 204
+    assert scan not in b"".join(path.read_bytes() for path in tmp_path.glob("store.db*"))
+    assert (pictures.draw(shown, file), asked) == (drawn.content, [digest]), "it was forgotten"
+
+
+def test_erasure_ends_a_snapshot_that_is_being_written(api, monkeypatch):
+    store, app = api
+    job_id = letter(store)
+    erased = []
+
+    def erase_first(*told, **more):
+        erased.append(client_of(app).delete(f"{JOBS}/{job_id}").status_code)
+        record_export(*told, **more)
+
+    monkeypatch.setattr("ocr_sprint.review.export.record_export", erase_first)
+    answer = client_of(app).post(f"{TRUTH}/snapshots", json={"approved_only": False})
+    assert (erased, answer.status_code, problem(answer)["code"]) == ([204], 503, "unavailable")
+    assert list(app.state.service.settings.snapshots.iterdir()) == []
 
 
 def test_lists_go_on_where_they_stopped(url, tmp_path):

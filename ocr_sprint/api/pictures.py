@@ -16,7 +16,7 @@ from ..review.documents import Document, Turn
 # %% auto #0
 __all__ = ['Picture', 'PictureCache', 'Pictures']
 
-# %% ../../nbs/api/02a_pictures.ipynb #243115b3
+# %% ../../nbs/api/02a_pictures.ipynb #988a5d64
 class Picture(NamedTuple):
     "What a picture shows: equal pictures have equal bytes."
 
@@ -33,6 +33,7 @@ class PictureCache:
         self._limit, self._size = limit, 0
         self._drawn: OrderedDict[Picture, bytes] = OrderedDict()
         self._lock = threading.Lock()
+        self.cleared = 0  # how often
 
     def get(self, picture: Picture) -> bytes | None:
         "The bytes of a picture, if they are still here."
@@ -41,9 +42,11 @@ class PictureCache:
                 self._drawn.move_to_end(picture)
             return self._drawn.get(picture)
 
-    def put(self, picture: Picture, drawn: bytes) -> None:
-        "Keep a picture, and let go of those that were not asked for longest."
+    def put(self, picture: Picture, drawn: bytes, cleared: int) -> None:
+        "Keep a picture, unless all were forgotten since `cleared`; let go of those that were not asked for longest."
         with self._lock:
+            if cleared != self.cleared:
+                return
             self._size += len(drawn) - len(self._drawn.pop(picture, b""))
             self._drawn[picture] = drawn
             while self._size > self._limit:
@@ -54,8 +57,9 @@ class PictureCache:
         with self._lock:
             self._drawn.clear()
             self._size = 0
+            self.cleared += 1
 
-# %% ../../nbs/api/02a_pictures.ipynb #a75be5bb
+# %% ../../nbs/api/02a_pictures.ipynb #33871735
 class Pictures:
     "Draws pages, and keeps those drawn lately; safe for threads. `close` it."
 
@@ -81,13 +85,14 @@ class Pictures:
         document: Callable[[], Document],  # gives the file, which is asked for only when the page must be drawn
     ) -> bytes:
         "A page as a grey PNG; raises what `PagePictures.page` raises."
+        cleared = self._cache.cleared
         drawn = self._cache.get(picture)
         if drawn is None:
             file = document()
             number, turn, long_side = picture[1:]
             page = self._ready().page
             drawn = page(file.content, number, turn=turn, long_side=long_side, filename=file.filename)
-            self._cache.put(picture, drawn)
+            self._cache.put(picture, drawn, cleared)
         return drawn
 
     def forget(self) -> None:
