@@ -134,7 +134,7 @@ def mentions(
             yield tokens[start].start(), tokens[longest - 1].end()
             done = longest
 
-# %% ../../nbs/review/32_pseudonym_book.ipynb #bd91db7d
+# %% ../../nbs/review/32_pseudonym_book.ipynb #b9f4add8
 def _in_style(
     original: str,  # a person's value
     read: str,  # a misreading of it
@@ -158,6 +158,7 @@ class Book:
     ) -> None:
         self._rewrite = rewrite
         self.people: dict[str, Image] = {}  # by identity
+        self._misread: dict[str, Image] = {}
         self._known: dict[str, str] = {}
         for text in right:
             image = rewrite(text)
@@ -174,6 +175,8 @@ class Book:
         image, new = self._rewrite(text), self._find(text)
         if image.identity and new == image.text:
             self.people.setdefault(image.identity, image)
+        elif self._nearest(image):
+            self._misread.setdefault(image.identity, image)
         while new != text and new in self._known.values():
             new += new[-1]
         self._known[text] = new
@@ -188,16 +191,23 @@ class Book:
         image = self._rewrite(text)
         if image.identity in self.people or not image.identity:
             return image.text
-        distances = ((_distance(person, image), person) for person in self.people.values())
-        near = [(distance, person) for distance, person in distances if distance]
-        if near:
-            person = min(near, key=lambda pair: pair[0])[1]
+        if person := self._nearest(image):
             return carried(text, self._rewrite(_in_style(person.original, text)))
         return self._in_pieces(text) or image.text
 
+    def _nearest(self, image: Image) -> Image | None:
+        "The person of whom a value may be a misreading."
+        distances = ((_distance(person, image), person) for person in self.people.values())
+        near = [(distance, person) for distance, person in distances if distance]
+        return min(near, key=lambda pair: pair[0])[1] if near else None
+
+    def index(self) -> NameIndex:
+        "Every spelling under which running text may name somebody: the people, and what they were misread as."
+        return name_index((self.people | self._misread).values())
+
     def _in_pieces(self, text: str) -> str | None:
         "The pseudonym of a value that holds a person and something else; None when it holds nobody."
-        spans = list(mentions(text, name_index(self.people.values())))
+        spans = list(mentions(text, self.index()))
         if not spans or spans == [(0, len(text))]:
             return None
         made, done = "", 0

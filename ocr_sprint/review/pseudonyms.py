@@ -19,7 +19,7 @@ import orjson
 from ..core.canonical import Json
 from ..core.errors import DataError, UsageError
 from .fieldpath import PathError, parse_path
-from .pseudonym_book import Book, mentions, name_index
+from .pseudonym_book import Book, mentions
 from .pseudonym_values import in_case, reviewer_pseudonym, rewrite_name, rewrite_number
 
 # %% auto #0
@@ -81,7 +81,7 @@ class Disguise:
 
     def __init__(self, names: Book, numbers: Book) -> None:
         self.names, self.numbers = names, numbers
-        self._index = name_index(names.people.values())
+        self._index = names.index()
         self._words = _words_of(names)
         self._texts: dict[tuple[str, str], str] = {}  # letters repeat themselves
 
