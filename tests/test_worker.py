@@ -251,7 +251,7 @@ def answers(readers: Readers) -> dict[int, Processed | Failure]:
 def test_memory_is_bounded_and_the_next_letter_is_read() -> None:
     file = io.BytesIO()
     Image.new("RGB", (7000, 7000)).save(file, "PNG")
-    with Readers("rapidocr", megabytes=150, seconds=30) as readers:
+    with Readers("rapidocr", megabytes=250, seconds=30) as readers:
         readers.start(1, file.getvalue(), "large.png")
         (large,) = answers(readers).values()
         readers.start(2, letter(2), "letter.pdf")

@@ -22,7 +22,7 @@ from .pipeline import Processed, process
 # %% auto #0
 __all__ = ['Readers']
 
-# %% ../../nbs/documents/23_reading.ipynb #6e5fdb17
+# %% ../../nbs/documents/23_reading.ipynb #72ebe0bd
 @dataclass(frozen=True)
 class _Wanted:
     path: Path
@@ -31,6 +31,8 @@ class _Wanted:
 
 
 def _prepare(name: EngineName, megabytes: int) -> None:
+    import pypdfium2  # noqa: F401
+
     engine(name)
     limit_memory(megabytes)
 
