@@ -1,14 +1,24 @@
 """Stores on both backends. A machine without PostgreSQL fails the tests that need it; nothing is ever skipped."""
 
 import os
+import signal
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import settings
 from sqlalchemy.engine import make_url
 
 from postgres_server import new_database, postgres_server
 
 BACKENDS = ("sqlite", "postgresql")
+
+# Whoever is started in the background ignores Ctrl-C, and so would every process that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A busy machine is no failure; and in CI what passes depends on the commit alone, not on the examples of the day.
+settings.register_profile("here", deadline=None, print_blob=True)
+settings.register_profile("ci", settings.get_profile("here"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 @pytest.fixture(scope="session")

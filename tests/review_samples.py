@@ -4,17 +4,12 @@ import datetime
 from collections.abc import Iterator
 from itertools import count
 
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from ocr_sprint.core.canonical import Json, sha256_hex
 from ocr_sprint.review.fieldpath import PathError, format_path
 from ocr_sprint.review.jobs import NewJob
 from ocr_sprint.review.replay import Drift, Event, apply_event
-
-# A machine that is busy with other things is no failure of a property.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
 
 keys = st.sampled_from(["nama", "nrp", "a.b", "", "x[0]", '"']) | st.text(
     st.characters(exclude_categories=("Cs",)), max_size=3
