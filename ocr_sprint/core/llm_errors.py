@@ -16,7 +16,7 @@ import orjson
 from .llm_protocol import Fatal, Outcome, RateLimited, TryAgain
 
 # %% auto #0
-__all__ = ['retry_hint', 'http_outcome']
+__all__ = ['retry_hint', 'http_outcome', 'no_answer']
 
 # %% ../../nbs/core/08a_llm_errors.ipynb #f99fa518
 def _seconds(
@@ -133,3 +133,16 @@ def http_outcome(
     if status in (400, 405, 411, 413, 414, 415, 422):
         return Fatal(detail)
     return TryAgain(detail, seconds)
+
+# %% ../../nbs/core/08a_llm_errors.ipynb #cf6b409a
+def no_answer(
+    error: BaseException,  # of aiohttp, or of what stands on it
+) -> TryAgain:
+    "What it means that a request brought nothing."
+    import aiohttp  # an extra
+
+    part: BaseException | None = error
+    while part is not None and not isinstance(part, aiohttp.ClientError | TimeoutError):
+        part = part.__cause__
+    unsent = isinstance(part, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    return TryAgain(f"no {'connection' if unsent else 'answer'} ({type(part or error).__name__})", paid=not unsent)
