@@ -90,6 +90,29 @@ def test_from_nothing_to_ground_truth(call: Call, tmp_path: Path) -> None:
         assert (row["approved"], row["reviewed_by"], row["corrections"]) == (True, "penguji", [])
 
 
+def test_the_demo_labels_texts_and_does_not_ask_twice(
+    call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    synth(call, n=2)
+    call("ingest", "letters")
+    with open_store(f"sqlite:///{tmp_path / 'ocr_sprint.db'}", create=False, validate=parse_result) as opened:
+        demo.review(opened, tmp_path / "letters", by="penguji")
+        read = {job.job_id: job.ocr_text for job in opened.jobs()}
+        labelled = demo.label_texts(opened, tmp_path / "texts")
+        journal = (tmp_path / "texts/labels/uplifting/journal.jsonl").read_bytes()
+        assert demo.label_texts(opened, tmp_path / "texts") == labelled
+    assert (tmp_path / "texts/labels/uplifting/journal.jsonl").read_bytes() == journal
+    articles = [row["uplifting_analysis"] for row in rows(labelled.read_text())]
+    assert len(articles) == 240
+    assert {row["tier"] for row in articles} == {"impact", "connection", "not_uplifting"}
+    letters = rows((tmp_path / "texts/labels/letter_quality/labeled_articles.jsonl").read_text())
+    assert {letter["id"]: letter["content"] for letter in letters} == read
+    assert len(letters) == 2
+    calibrated = json.loads((tmp_path / "texts/uplifting_calibration.json").read_text())
+    assert calibrated["recommendation"]["oracle"] == "baseline"
+    assert f"how that was found: {tmp_path / 'texts/uplifting_calibration.html'}" in capsys.readouterr().err
+
+
 def test_what_cannot_be_read_is_told_and_the_rest_goes_on(call: Call, tmp_path: Path) -> None:
     synth(call, n=1)
     (tmp_path / "letters" / "torn.pdf").write_bytes(b"%PDF-1.7 torn")

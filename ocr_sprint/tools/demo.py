@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ocr_sprint.review.store import Store
 
 # %% auto #0
-__all__ = ['main', 'edits_towards', 'review', 'demo']
+__all__ = ['main', 'edits_towards', 'review', 'label_texts', 'demo']
 
 # %% ../../nbs/tools/04_demo.ipynb #871b4ff6
 def edits_towards(
@@ -66,7 +66,19 @@ def review(
         corrections += len(edits)
     return corrections
 
-# %% ../../nbs/tools/04_demo.ipynb #6ba3831f
+# %% ../../nbs/tools/04_demo.ipynb #0170483e
+def label_texts(
+    store: Store,
+    folder: Path,  # for texts, labels and reports
+) -> Path:  # labelled articles
+    "Calibrate and label fictitious articles and the text of the approved letters."
+    from ocr_sprint.tools.demo_labels import ReadLetter, labels_step
+
+    approved = store.jobs(approved=True)
+    letters = [ReadLetter(job.job_id, job.ocr_text or "", len(store.events(job.job_id))) for job in approved]
+    return labels_step(sorted(letter for letter in letters if letter.text.strip()), folder)
+
+# %% ../../nbs/tools/04_demo.ipynb #1f421882
 def demo(
     out: Path = Path("demo"),  # folder for the letters, the store and the corpus
     n: int = 16,  # letters: cleanly scanned, worn and born digital, in every layout
@@ -91,7 +103,10 @@ def demo(
         review(store, letters, by="demo-reviewer")
         _say(f"4. exporting ground truth to {corpus}")
         written = write_corpus(store, corpus, Filters(), strict=True)
-        _say(f"   {written.lines} lines, every one replayed to what the pipeline first said\n")
+        _say(f"   {written.lines} lines, every one replayed to what the pipeline first said")
+        _say(f"5. calibrating an oracle and labelling texts in {out / 'texts'}, offline")
+        label_texts(store, out / "texts")
+        _say("")
         _summary(store, corpus)
 
 # %% ../../nbs/tools/04_demo.ipynb #bb77b28f
