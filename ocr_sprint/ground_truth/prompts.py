@@ -81,7 +81,8 @@ def about_tokens(
     "Roughly how many tokens a text is, rounded up: a quarter of its bytes."
     return -(-len(text.encode()) // 4)
 
-# %% ../../nbs/ground_truth/01a_prompts.ipynb #2d5f23f2
+# %% ../../nbs/ground_truth/01a_prompts.ipynb #c78e7ef6
+_FENCE = re.compile(r"^```", re.MULTILINE)
 _BLOCK = re.compile(r"(?:^```.*?^```[^\n]*\n?|^[^\n]*\S[^\n]*\n?)+(?:[^\S\n]*\n)*", re.MULTILINE | re.DOTALL)
 
 
@@ -101,7 +102,9 @@ def _paragraphs(
 def reordered(
     prompt: str,
 ) -> str:
-    "The prompt with all fixed paragraphs before those that hold a part of an article."
+    "The prompt with its fixed paragraphs before those that hold a part of an article; unchanged if a fence is open."
+    if len(_FENCE.findall(prompt)) % 2:
+        return prompt.rstrip() + "\n"
     blocks = sorted(_paragraphs(prompt), key=lambda block: bool(_PLACE.search(block)))
     text = ""
     for _, group in groupby(blocks, key=lambda block: bool(_PLACE.search(block))):
