@@ -159,35 +159,7 @@ class Ingested:
     error: str | None
     review_flags: tuple[str, ...] = ()
 
-# %% ../../nbs/documents/21_pipeline.ipynb #6d354107
-def ingest(
-    paths: Sequence[Path],  # files and folders
-    store: JobStore,
-    *,
-    name: EngineName = "paddle",  # the OCR engine
-    processes: int = 1,  # worker processes, each with an engine and one thread; about 0.8 GB each
-    client: Client | None = None,  # a Dask cluster instead
-    rerun: bool = False,  # whether documents that were read before are read again
-    progress: bool | None = None,  # a bar on the standard error; None: in a terminal or notebook
-) -> Iterator[Ingested]:
-    "Process documents and keep them as jobs, one after the other as they are done, in the order of the files."
-    digests = {path: _digest(path) for path in find_documents(paths)}
-    fresh: dict[str, Path] = {}  # the first file of each content that is to be read
-    for path, digest in digests.items():
-        if isinstance(digest, str) and (rerun or (job := store.find_document(digest)) is None or job.error):
-            fresh.setdefault(digest, path)
-    new, read = list(fresh.values()), partial(process, name=name)
-    with closing(work(read, new, processes=processes, client=client, progress=progress, describe="letters")) as done:
-        for path, digest in digests.items():
-            if isinstance(digest, DataError):
-                yield Ingested(path, None, known=False, error=str(digest))
-            elif fresh.get(digest) == path:
-                yield _kept(next(done), digest, store, rerun)
-            else:
-                job = store.find_document(digest)
-                yield Ingested(path, job.job_id if job else None, known=True, error=job.error if job else None)
-
-
+# %% ../../nbs/documents/21_pipeline.ipynb #b94b3484
 def _digest(path: Path) -> str | DataError:
     try:
         return file_sha256(path)
@@ -219,3 +191,31 @@ def _content(path: Path) -> bytes | None:
         return path.read_bytes()
     except OSError:
         return None
+
+# %% ../../nbs/documents/21_pipeline.ipynb #6c20ad77
+def ingest(
+    paths: Sequence[Path],  # files and folders
+    store: JobStore,
+    *,
+    name: EngineName = "paddle",  # the OCR engine
+    processes: int = 1,  # worker processes, each with an engine and one thread; about 0.8 GB each
+    client: Client | None = None,  # a Dask cluster instead
+    rerun: bool = False,  # whether documents that were read before are read again
+    progress: bool | None = None,  # a bar on the standard error; None: in a terminal or notebook
+) -> Iterator[Ingested]:
+    "Process documents and keep them as jobs, one after the other as they are done, in the order of the files."
+    digests = {path: _digest(path) for path in find_documents(paths)}
+    fresh: dict[str, Path] = {}  # the first file of each content that is to be read
+    for path, digest in digests.items():
+        if isinstance(digest, str) and (rerun or (job := store.find_document(digest)) is None or job.error):
+            fresh.setdefault(digest, path)
+    new, read = list(fresh.values()), partial(process, name=name)
+    with closing(work(read, new, processes=processes, client=client, progress=progress, describe="letters")) as done:
+        for path, digest in digests.items():
+            if isinstance(digest, DataError):
+                yield Ingested(path, None, known=False, error=str(digest))
+            elif fresh.get(digest) == path:
+                yield _kept(next(done), digest, store, rerun)
+            else:
+                job = store.find_document(digest)
+                yield Ingested(path, job.job_id if job else None, known=True, error=job.error if job else None)

@@ -121,7 +121,7 @@ def _plain(value: orjson.Fragment | None) -> Json:
     plain: Json = orjson.loads(orjson.dumps(value))
     return plain
 
-# %% ../../nbs/review/34_convert_examples.ipynb #17dc6c04
+# %% ../../nbs/review/34_convert_examples.ipynb #25bd4228
 class Example(NamedTuple):
     "A question, its approved answer, and the answer that was rejected."
 
@@ -155,7 +155,7 @@ def _parts(
         return UNREPLAYABLE
     return MISFIT if initial is None else (initial, answer, initial)
 
-
+# %% ../../nbs/review/34_convert_examples.ipynb #4a25f1e4
 def example_of(
     sample: Sample,
     events: list[Event],  # its corrections, oldest first

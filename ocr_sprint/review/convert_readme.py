@@ -73,7 +73,7 @@ def front_matter(
     ]
     return f"---\n{yaml.safe_dump({'configs': configs}, sort_keys=False)}---\n"
 
-# %% ../../nbs/review/37_convert_readme.ipynb #2ab38dd6
+# %% ../../nbs/review/37_convert_readme.ipynb #28b232a4
 _HOW: dict[Target, str] = {
     "trl": "TRL: `trl sft --config trl_sft.yaml` trains on `prompt_completion/`; only the completion is learnt.",
     "messages": "TRL: `trl sft --config trl_sft_messages.yaml` trains on `messages/`. It needs `assistant_only_loss`, "
@@ -97,7 +97,7 @@ def _table(manifest: Manifest) -> list[str]:
     ]
     return [f"| rows | {' | '.join(SPLITS)} |", "|---" * 4 + "|", *lines]
 
-
+# %% ../../nbs/review/37_convert_readme.ipynb #5d5e6a45
 def readme(
     manifest: Manifest,
 ) -> str:

@@ -68,7 +68,7 @@ def _holds(part: str) -> ColumnElement[bool]:
     "Whether the flags' JSON holds a text. A flag stands between quotation marks, alone or before its field or page."
     return func.replace(jobs.c.review_flags, part, "") != jobs.c.review_flags
 
-# %% ../../nbs/review/04b_lists.ipynb #11441928
+# %% ../../nbs/review/04b_lists.ipynb #336a6e16
 _KEY_TYPES: Mapping[Order, tuple[type, ...]] = {"export": (str, str), "queue": (int, int, int, float, str, str)}
 
 
@@ -98,7 +98,7 @@ def _place(
         raise UsageError(f"{after[:40]!r} is no place in this list; start without one")
     return tuple(place)
 
-
+# %% ../../nbs/review/04b_lists.ipynb #a51a79c1
 MAX_PAGE = 1_000
 
 

@@ -133,17 +133,14 @@ class IndexRow(NamedTuple):
     sha256: str  # of the line, with its line break
     head: str | None  # None: not kept
 
-# %% ../../nbs/review/06d_manifest.ipynb #5f9d940f
+# %% ../../nbs/review/06d_manifest.ipynb #d7d221b0
 _BUFFERED = 256  # rows
 
 
 class Tally:
     "Counts and hashes lines as they pass, and writes the index."
 
-    def __init__(
-        self,
-        index: BinaryIO,
-    ) -> None:
+    def __init__(self, index: BinaryIO) -> None:
         self.lines = self.bytes = self.drift_count = 0
         self._index = index
         self._drifts: list[Drifted] = []
@@ -179,9 +176,10 @@ class Tally:
         "What the manifest says of the lines; the hash of the heads is that of their rows, each with a line break."
         self._write()
         hashes = {name: digest.hexdigest() for name, digest in self._digests.items()}
-        counts = {"lines": self.lines, "bytes": self.bytes, "drift_count": self.drift_count}
         return {
-            **counts,
+            "lines": self.lines,
+            "bytes": self.bytes,
+            "drift_count": self.drift_count,
             "sha256": hashes["lines"],
             "index_sha256": hashes["index"],
             "heads_sha256": hashes["heads"],

@@ -178,7 +178,7 @@ def rewrite_number(
         replaced.append((start, end, "".join(misread)))
     return _image(text, " ".join(found), replaced)
 
-# %% ../../nbs/review/31_pseudonym_values.ipynb #779eb1fe
+# %% ../../nbs/review/31_pseudonym_values.ipynb #86a4f221
 def _listed(words: str) -> tuple[str, ...]:
     "A list written as text, since hundreds of quotation marks are hard to read."
     return tuple(words.split())
@@ -206,7 +206,7 @@ SUMA TAMA WANGSA WARDANA YASA
 _SHORTENED = _listed("ABD BRA CHA DJO FTR GUS HAR KHA MUD NUR RAD SUL SYA TRI WAH ZUL")
 _INITIALS = "ABDEFGHIJKLMNPRSTWYZ"
 
-
+# %% ../../nbs/review/31_pseudonym_values.ipynb #2b5cb662
 def _word(
     draw: int,  # from `keyed`
     word: str,  # what is to be replaced

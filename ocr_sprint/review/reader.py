@@ -81,7 +81,7 @@ def current_events(
     rows = connection.execute(query.where(key).order_by(events.c.n)).all()
     return [Event(*row)._replace(old_value=decode(row.old_value), new_value=decode(row.new_value)) for row in rows]
 
-# %% ../../nbs/review/04d_reader.ipynb #830a1e1e
+# %% ../../nbs/review/04d_reader.ipynb #2c2f4a0b
 Clock: TypeAlias = Callable[[], datetime.datetime]
 
 
@@ -89,7 +89,7 @@ def utc_now() -> datetime.datetime:
     "The present time."
     return datetime.datetime.now(datetime.UTC)
 
-
+# %% ../../nbs/review/04d_reader.ipynb #baaa9397
 @dataclass(frozen=True)
 class StoreReader:
     "What can be asked of a store. Use it as a context manager, or `close` it."

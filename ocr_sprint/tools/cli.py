@@ -150,7 +150,7 @@ def command(
 
     return main
 
-# %% ../../nbs/tools/00_cli.ipynb #eaf36b09
+# %% ../../nbs/tools/00_cli.ipynb #5790c78e
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "demo": ("ocr_sprint.tools.demo:demo", "Show the whole way from fictitious letters to a ground-truth corpus."),
@@ -195,6 +195,18 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "ocr_sprint.tools.select_training_set:select_training_set",
             "Select a training set and prove how good it is: train, val and test files, reports, a manifest.",
         ),
+        "train_student": (
+            "ocr_sprint.tools.train_student:train_student",
+            "Train a student that scores texts as the oracle does, in seconds and without a GPU.",
+        ),
+        "predict": (
+            "ocr_sprint.tools.predict:predict",
+            "Predict the scores of texts with a student, and the error to be expected of each.",
+        ),
+        "calibrate_student": (
+            "ocr_sprint.tools.calibrate_student:calibrate_student",
+            "Draw a student's calibration curves again, from its predictions of texts that have labels.",
+        ),
         "upgrade": (
             "ocr_sprint.tools.upgrade:upgrade",
             "Move a store's tables to this version of the program, or back to an older one.",
@@ -210,7 +222,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 
-
+# %% ../../nbs/tools/00_cli.ipynb #43a0d702
 def load(
     name: str,  # a key of COMMANDS
 ) -> Callable[..., int | None]:

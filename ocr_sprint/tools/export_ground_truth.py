@@ -35,7 +35,7 @@ from .cli import command
 # %% auto #0
 __all__ = ['main', 'export_ground_truth']
 
-# %% ../../nbs/tools/03_export_ground_truth.ipynb #5a4b84c8
+# %% ../../nbs/tools/03_export_ground_truth.ipynb #16c805ad
 def _report(job_id: str, drift: Drift | Drifted) -> None:
     print(f"job {job_id} does not replay: {drift}", file=sys.stderr)
 
@@ -64,7 +64,7 @@ def _print_lines(
         taken = wanted.filters.as_json() | wanted.as_json()
         record_export(store, via="cli", filters=taken, lines=count, sha256=digest.hexdigest())
 
-
+# %% ../../nbs/tools/03_export_ground_truth.ipynb #c61e70f8
 def _write_file(
     store: Store,
     out: Path,
@@ -87,7 +87,7 @@ def _write_file(
         print(f"... and {written.drift_count - len(written.drifts)} more", file=sys.stderr)
     print(f"wrote {out}: {written.lines} lines, sha256 {written.sha256}", file=sys.stderr)
 
-
+# %% ../../nbs/tools/03_export_ground_truth.ipynb #b76e41d8
 def _print_statistics(
     store: Store,
     stream: TextIO,

@@ -160,7 +160,21 @@ def _work(
             return
         yield from desk.settle()
 
-# %% ../../nbs/tools/10_worker.ipynb #f1ba3f2a
+# %% ../../nbs/tools/10_worker.ipynb #54eb0b92
+def _report(task: Task, state: _State, error: str | None, json: bool) -> None:
+    if json:
+        data = {
+            "job_id": task.job_id,
+            "filename": task.filename,
+            "state": state,
+            "attempt": task.attempt,
+            "error": error,
+        }
+        print(orjson.dumps(data).decode(), flush=True)
+    else:
+        print(f"{state}\t{task.job_id}\t{task.filename}" + (f"\t{error}" if error else ""), flush=True)
+
+# %% ../../nbs/tools/10_worker.ipynb #869c4625
 def worker(
     engine: Literal["paddle", "rapidocr", "tesseract"] = "paddle",  # what recognises pages without a text layer
     processes: int = 1,  # letters read at the same time, each in a process with an engine of about 0.3 GB
@@ -198,20 +212,6 @@ def worker(
             desk.give_back()
     print(", ".join(f"{counts[name]} {name}" for name in ("done", "failed", "again", "lost")), file=sys.stderr)
     return 130 if asked.times > 1 else 0
-
-
-def _report(task: Task, state: _State, error: str | None, json: bool) -> None:
-    if json:
-        data = {
-            "job_id": task.job_id,
-            "filename": task.filename,
-            "state": state,
-            "attempt": task.attempt,
-            "error": error,
-        }
-        print(orjson.dumps(data).decode(), flush=True)
-    else:
-        print(f"{state}\t{task.job_id}\t{task.filename}" + (f"\t{error}" if error else ""), flush=True)
 
 # %% ../../nbs/tools/10_worker.ipynb #88745c85
 main = command(worker)
