@@ -102,7 +102,7 @@ class Mock:
         settings, now = self.settings, time.monotonic()
         while self.starts and self.starts[0] <= now - settings.window:
             self.starts.popleft()
-        if settings.requests_a_day and self.seen["answered"] >= settings.requests_a_day:
+        if settings.requests_a_day and self.seen["admitted"] >= settings.requests_a_day:
             return self.error(protocol, 429, 3600, "PerDay")
         if settings.requests_a_window and len(self.starts) >= settings.requests_a_window:
             self.seen["over_quota"] += 1
@@ -115,6 +115,7 @@ class Mock:
         if luck < settings.busy + settings.fails:
             self.seen["fails"] += 1
             return web.json_response({"error": {"message": "an author of errors"}}, status=500)
+        self.seen["admitted"] += 1
         return None
 
     def error(self, protocol: str, status: int, seconds: float, quota: str) -> web.Response:
