@@ -150,7 +150,7 @@ def command(
 
     return main
 
-# %% ../../nbs/tools/00_cli.ipynb #5790c78e
+# %% ../../nbs/tools/00_cli.ipynb #e6b48268
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "demo": ("ocr_sprint.tools.demo:demo", "Show the whole way from fictitious letters to a ground-truth corpus."),
@@ -182,6 +182,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "lint_filter": (
             "ocr_sprint.tools.lint_filter:lint_filter",
             "Check a filter package, and say how much of its prompt a provider can cache.",
+        ),
+        "calibrate_oracle": (
+            "ocr_sprint.tools.calibrate_oracle:calibrate_oracle",
+            "Compare language models and people on one sample, and say which oracle to take.",
         ),
         "batch_labeler": (
             "ocr_sprint.tools.batch_labeler:batch_labeler",
