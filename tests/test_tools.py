@@ -111,6 +111,14 @@ def test_the_demo_labels_texts_and_does_not_ask_twice(
     calibrated = json.loads((tmp_path / "texts/uplifting_calibration.json").read_text())
     assert calibrated["recommendation"]["oracle"] == "baseline"
     assert f"how that was found: {tmp_path / 'texts/uplifting_calibration.html'}" in capsys.readouterr().err
+    demo.select_texts(labelled, tmp_path / "selection")
+    said = capsys.readouterr().err
+    for page in ("coverage_report", "training/selection_report", "training/coverage_comparison"):
+        assert f": {tmp_path / 'selection' / page}.html" in said
+        assert (tmp_path / "selection" / f"{page}.html").is_file()
+    selected = json.loads((tmp_path / "selection/training/manifest.json").read_text())
+    assert selected["gap"] <= 0.001
+    assert sum(split["records"] for split in selected["splits"].values()) == 120
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_goes_on(call: Call, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ocr_sprint.review.store import Store
 
 # %% auto #0
-__all__ = ['main', 'edits_towards', 'review', 'label_texts', 'demo']
+__all__ = ['main', 'edits_towards', 'review', 'label_texts', 'select_texts', 'demo']
 
 # %% ../../nbs/tools/04_demo.ipynb #871b4ff6
 def edits_towards(
@@ -78,7 +78,18 @@ def label_texts(
     letters = [ReadLetter(job.job_id, job.ocr_text or "", len(store.events(job.job_id))) for job in approved]
     return labels_step(sorted(letter for letter in letters if letter.text.strip()), folder)
 
-# %% ../../nbs/tools/04_demo.ipynb #1f421882
+# %% ../../nbs/tools/04_demo.ipynb #bed11229
+def select_texts(
+    labelled: Path,
+    folder: Path,  # for the reports and the selected records
+) -> None:
+    "Select half of the labelled texts, and say where the reports are."
+    from ocr_sprint.tools.demo_selection import selection_step
+
+    for title, path in selection_step(labelled, folder)._asdict().items():
+        _say(f"   {title}: {path}")
+
+# %% ../../nbs/tools/04_demo.ipynb #55c05c8a
 def demo(
     out: Path = Path("demo"),  # folder for the letters, the store and the corpus
     n: int = 16,  # letters: cleanly scanned, worn and born digital, in every layout
@@ -105,7 +116,9 @@ def demo(
         written = write_corpus(store, corpus, Filters(), strict=True)
         _say(f"   {written.lines} lines, every one replayed to what the pipeline first said")
         _say(f"5. calibrating an oracle and labelling texts in {out / 'texts'}, offline")
-        label_texts(store, out / "texts")
+        labelled = label_texts(store, out / "texts")
+        _say("6. what the labels cover, and half of them selected, with a proof that no other half covers more")
+        select_texts(labelled, out / "selection")
         _say("")
         _summary(store, corpus)
 
