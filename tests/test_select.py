@@ -276,35 +276,55 @@ def test_tiny_and_uniform_corpora(strategy: Strategy, size: int) -> None:
         checked(select(records, Wish(size, strategy), errors_of(records)), records)
 
 
+def parted(folder: Path, whole: Records, parts: int) -> list[Path]:
+    """The records dealt to files, as labels."""
+    paths = [folder / f"part{number}.jsonl" for number in range(parts)]
+    for number, path in enumerate(paths):
+        rows = range(number, len(whole), parts)
+        path.write_text("".join(json.dumps(line_of(whole, row)) + "\n" for row in rows))
+    return paths
+
+
+def predicted(path: Path, whole: Records, errors: Any) -> Path:
+    """Predictions that are off by these errors."""
+    rows = zip(whole.ids, whole.scores(), errors, strict=True)
+    lines = [{"id": found, **{f"d{j}": value + error for j, value in enumerate(row)}} for found, row, error in rows]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
 @pytest.mark.parametrize("parts", [1, 2, 7])
-@pytest.mark.parametrize("strategy", ["maximize_coverage", "balanced_tiers", "random"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_number_of_parts_changes_no_id(tmp_path: Path, parts: int, strategy: Strategy) -> None:
     whole = skewed(700)
-    lines = [{**line_of(whole, row), "source": whole.columns["source"].texts()[row]} for row in range(700)]
-    paths = [tmp_path / f"part{number}.jsonl" for number in range(parts)]
-    for number, path in enumerate(paths):
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines[number::parts]))
-    wish = Wish(150, strategy, floor=2, source_cap=None if strategy == "random" else 60)
-    spread = select_spread_out(paths, wish)
-    alone = checked(select(whole, wish), whole)
+    errors = np.arange(700) % 9 / 2
+    guesses = predicted(tmp_path / "predictions", whole, errors) if strategy == "active_learning" else None
+    wish = Wish(150, strategy, floor=2, source_cap=60, blend=0.2 if parts == 2 and strategy != "raking" else 0.0)
+    spread = select_spread_out(parted(tmp_path, whole, parts), wish, predictions=guesses)
+    alone = checked(select(whole, wish, None if guesses is None else errors), whole)
     assert spread.selection.digest == alone.digest
     assert (spread.selection.score, spread.selection.bound) == (alone.score, alone.bound)
+    assert (spread.selection.mean_error, spread.selection.width) == (pytest.approx(alone.mean_error), alone.width)
     assert sorted(spread.records.ids) == sorted(whole.ids[row] for row in alone.rows)
     assert spread.account.used == 700
+    if alone.chances is not None and spread.selection.chances is not None:
+        known = dict(zip((whole.ids[row] for row in alone.rows), alone.chances, strict=True))
+        assert spread.selection.chances.tolist() == [known[found] for found in spread.records.ids]
 
 
-def test_a_dask_cluster_chooses_the_same_ids(tmp_path: Path) -> None:
+def test_processes_and_a_dask_cluster_choose_the_same_ids(tmp_path: Path) -> None:
     whole = skewed(600)
-    paths = [tmp_path / f"part{number}.jsonl" for number in range(3)]
-    for number, path in enumerate(paths):
-        rows = range(number, 600, 3)
-        path.write_text("".join(json.dumps(line_of(whole, row)) + "\n" for row in rows))
-    wish = Wish(120)
+    errors = np.arange(600) % 7 / 2
+    paths, guesses = parted(tmp_path, whole, 3), predicted(tmp_path / "predictions", whole, errors)
+    wishes = [Wish(120), Wish(100, "iqr_optimization"), Wish(90, "active_learning"), Wish(80, "raking", floor=2)]
+    expected = [select(whole, wish, errors).digest for wish in wishes]
     with local_cluster(processes=2) as client:
-        spread = select_spread_out(paths, wish, client=client)
-    assert spread.selection.digest == select(whole, wish).digest
+        on_dask = [select_spread_out(paths, wish, predictions=guesses, client=client) for wish in wishes]
+    assert [made.selection.digest for made in on_dask] == expected
+    assert select_spread_out(paths, wishes[0], processes=2).selection.digest == expected[0]
 
 
 def line_of(records: Records, row: int) -> dict[str, Any]:
     scores = dict(zip(records.layout.dimensions, records.scores()[row].tolist(), strict=True))
-    return {"id": records.ids[row], "tier": records.columns["tier"].texts()[row], **scores}
+    texts = {name: column.names[column.codes[row]] for name, column in records.columns.items()}
+    return {"id": records.ids[row], **texts, **scores}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ocr_sprint.core.cluster import local_cluster
 from ocr_sprint.core.files import atomic_writer
 from ocr_sprint.ground_truth.coverage import Coverage
 from ocr_sprint.ground_truth.pool import read_ids
@@ -74,7 +75,7 @@ def test_the_command_of_the_requirements(run: Run, labeled: Path, tmp_path: Path
     assert manifest["dimensions"] == list(DIMENSIONS)
 
 
-@pytest.mark.parametrize("strategy", ["balanced_tiers", "extreme_focus", "raking", "random"])
+@pytest.mark.parametrize("strategy", ["iqr_optimization", "balanced_tiers", "extreme_focus", "raking", "random"])
 def test_every_strategy_writes_a_set(run: Run, strategy: str) -> None:
     assert run("--target-size", "100", "--strategy", strategy)["wish"]["strategy"] == strategy
 
@@ -94,13 +95,21 @@ def test_the_order_and_number_of_files_changes_no_id(run: Run, labeled: Path, tm
         with atomic_writer(part) as out:
             out.writelines(whole[::-1][number::3])
     folder = tmp_path / "parts"
-    files = [str(part) for part in parts]
-    assert select_training_set(["--labeled-file", *files, "--output-dir", str(folder), "--target-size", "200"]) == 0
+    flags = ["--labeled-file", *map(str, parts), "--output-dir", str(folder), "--target-size", "200"]
+    assert select_training_set([*flags, "--processes", "2"]) == 0
     again = json.loads((folder / "manifest.json").read_text())
     assert again["digest"] == first["digest"]
     for name, split in first["splits"].items():
         assert again["splits"][name]["ids_sha256"] == split["ids_sha256"]
         assert set(lines(folder / f"{name}.jsonl")) == set(lines(tmp_path / "training" / f"{name}.jsonl"))
+
+
+def test_a_dask_scheduler_reads_the_files(run: Run, labeled: Path) -> None:
+    first = run("--target-size", "200")
+    with local_cluster(processes=1) as client:
+        assert run("--target-size", "200", "--no-sidecar", "--scheduler", client.scheduler.address) == first
+        flags = ["--labeled-file", str(labeled), "--no-sidecar", "--scheduler", client.scheduler.address]
+        assert analyze_coverage(flags) == 0
 
 
 def test_a_frozen_test_set_is_never_trained_on(run: Run, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from .outcomes import Failure, Item, Outcome, Value, attempt
 from .workers import ONE_THREAD
 
 # %% auto #0
-__all__ = ['Cluster', 'local_cluster']
+__all__ = ['Cluster', 'local_cluster', 'connected']
 
 # %% ../../nbs/core/06_cluster.ipynb #3c6447b2
 _dask: Any = distributed  # which is annotated in part only; our own signatures name its types
@@ -114,4 +114,17 @@ def local_cluster(
         ) as cluster,
         _dask.Client(cluster) as client,
     ):
+        yield client
+
+# %% ../../nbs/core/06_cluster.ipynb #f9cedaa0
+@contextmanager
+def connected(
+    scheduler: str,  # its address, such as tcp://10.0.0.5:8786
+) -> Iterator[distributed.Client]:
+    "A client of this scheduler, for the length of a `with` block; UsageError when none answers within ten seconds."
+    try:
+        client = _dask.Client(scheduler, timeout=10)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"no Dask scheduler answers at {scheduler} ({type(error).__name__})") from None
+    with client:
         yield client

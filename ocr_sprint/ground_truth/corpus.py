@@ -34,7 +34,7 @@ def labeled_files(
         raise UsageError(f"which labels? {some}; name them with --labeled-file")
     return found
 
-# %% ../../nbs/ground_truth/36_corpus.ipynb #776dcb68
+# %% ../../nbs/ground_truth/36_corpus.ipynb #fab31bb9
 @dataclass(frozen=True)
 class Choices:
     "What a caller says about the records; None: find out."
@@ -51,6 +51,8 @@ def read_corpus(
     choices: Choices | None = None,
     *,
     sidecar: bool = True,
+    processes: int = 1,  # that read; a file is read by one of them
+    scheduler: str | None = None,  # address of a Dask scheduler whose workers read the files instead
 ) -> tuple[Records, Account]:
     "The usable records of the labelled files, and the account of the others."
     choices = choices or Choices()
@@ -66,4 +68,11 @@ def read_corpus(
         tier=choices.tier,
         groups=choices.groups,
     )
-    return read_records(paths, layout, sidecar=sidecar)
+    if scheduler is None:
+        return read_records(paths, layout, sidecar=sidecar, processes=processes)
+    try:
+        from ocr_sprint.core.cluster import connected  # Dask is an extra, and takes more than a second to import
+    except ModuleNotFoundError as error:
+        raise UsageError(f"--scheduler needs {error.name}: pip install 'ocr_sprint[cluster]'") from None
+    with connected(scheduler) as client:
+        return read_records(paths, layout, sidecar=sidecar, processes=processes, client=client)

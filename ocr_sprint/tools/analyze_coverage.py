@@ -20,7 +20,7 @@ from .cli import command
 # %% auto #0
 __all__ = ['main', 'analyze_coverage']
 
-# %% ../../nbs/tools/08_analyze_coverage.ipynb #76beda3c
+# %% ../../nbs/tools/08_analyze_coverage.ipynb #68a4b728
 def analyze_coverage(
     labeled_file: Sequence[Path] = (),  # labelled JSONL, also .gz or .zst; else the one below datasets
     output: Path | None = None,  # the report as JSON, with .md and .html beside it; standard output when missing
@@ -29,13 +29,16 @@ def analyze_coverage(
     tier: str | None = None,  # column of the tier
     source: str | None = None,  # column of the source
     target_size: int | None = None,  # the even selection that labels are wanted for; else a quarter, at most 2000
+    processes: int = 1,  # that read; a file is read by one of them
+    scheduler: str | None = None,  # address of a Dask scheduler whose workers read the files instead
     sidecar: bool = True,  # leave NAME.records.parquet beside the labels, for a faster next run
     strict: bool = False,  # end with exit code 3 when records were rejected or a gate fails
 ) -> None:
     "Say what the scores of a ground truth cover, and which records to label next."
     if target_size is not None and target_size < 1:
         raise UsageError(f"--target-size is {target_size}; give at least 1")
-    records, account = read_corpus(labeled_file, Choices(dimensions, scale, tier, source), sidecar=sidecar)
+    choices = Choices(dimensions, scale, tier, source)
+    records, account = read_corpus(labeled_file, choices, sidecar=sidecar, processes=processes, scheduler=scheduler)
     print(account.summary(), file=sys.stderr)
     print(f"dimensions: {', '.join(records.layout.dimensions)}", file=sys.stderr)
     size = None if target_size is None else min(target_size, len(records))
