@@ -10,7 +10,7 @@ SOURCES := $(wildcard nbs tests scripts bench docs) setup.py
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-train demo test test-train check docs lab freeze bench clean
+.PHONY: help install install-train demo test test-train test-browser check docs lab freeze bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,9 @@ test: check  ## check, then run every notebook and every test
 
 test-train: $(READY_TO_TRAIN)  ## the tests of training, on converted letters and without a GPU or a network
 	$(BIN)/pytest tests/train
+
+test-browser: $(READY)  ## the panels in a real JupyterLab; needs Chromium, and npm for axe-core
+	$(BIN)/pytest tests/browser
 
 docs: $(READY)  ## the documentation site in _site/html, offline, warnings as errors
 	$(BIN)/python scripts/docs.py

@@ -99,8 +99,8 @@ def _present(path: str, moves: Mapping[FieldPath, Mapping[int, int]]) -> str | N
             steps[end] = place
     return format_path(tuple(steps))
 
-# %% ../../nbs/panels/01_worksheet.ipynb #592d0688
-DOUBT = 0.97
+# %% ../../nbs/panels/01_worksheet.ipynb #bca26e77
+DOUBT = 0.95
 
 
 def _paths(section: Section, result: Any) -> Iterator[str]:
@@ -124,7 +124,7 @@ def _doubtful(result: Json, sure: Mapping[str, float], flagged: Iterable[str], s
     marked = (set(flagged) | {path for path, value in sure.items() if value < DOUBT}) - set(settled)
     return [path for section in SECTIONS for path in _paths(section, result) if path in marked]
 
-# %% ../../nbs/panels/01_worksheet.ipynb #172e9466
+# %% ../../nbs/panels/01_worksheet.ipynb #dab1f2b2
 def _known(path: str) -> bool:
     "Whether the form has a field of this path."
     try:
@@ -153,7 +153,14 @@ def _places(evidence: Any, moves: Mapping[FieldPath, Any]) -> dict[str, list[lis
     places = {
         _present(path, moves): [[each["page"], *each["box"]] for each in boxes] for path, boxes in (found or {}).items()
     }
-    return {path: boxes for path, boxes in places.items() if path is not None}
+    known = {path: boxes for path, boxes in places.items() if path is not None}
+    return known | {path: known[source] for path, source in _PARTS.items() if path not in known and source in known}
+
+
+# Parts of a field stand where the whole field stands.
+_PARTS = {
+    f"header.{part}": "header.nomor_sprint" for part in ("nomor_urut", "bulan_romawi", "kode_klasifikasi", "tahun")
+} | {"header.satuan": "satuan.kop[0]"}
 
 
 def _pages(reading: Reading) -> list[dict[str, Any]]:

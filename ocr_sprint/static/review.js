@@ -197,7 +197,9 @@ class Screen {
     this.picture.replaceChildren();
     this.detail.replaceChildren();
     this.crop.style.backgroundImage = "";
+    this.crop.classList.remove("filled");
     this.crop.textContent = "";
+    this.page_tabs.replaceChildren();
     this.approve.disabled = this.saveOnly.disabled = true;
   }
 
@@ -307,6 +309,8 @@ class Screen {
       await picture.image.decode().catch(() => {}); // before it is needed
     }
     kept.pictures.set(page, picture);
+    const behind = this.letters.slice(this.at + 1).filter((each) => !this.states.has(each.job_id)).slice(0, AHEAD);
+    this.root.dataset.ahead = behind.filter((each) => this.complete(each.job_id)).length;
     if (id === this.letters[this.at]?.job_id && page === this.page && this.desk) this.draw();
   }
 
@@ -507,10 +511,14 @@ class Screen {
       node.value = shown(value);
     }
     if (!doubtful) return node;
-    const text = [sure === undefined ? null : `${percent(sure)} sure`, ...why].filter(Boolean).join("; ");
-    const note = make("span", { class: "why", id: `${node.id}-why`, title: text }, sure === undefined ? "!" : `! ${percent(sure)}`, make("span", { class: "hidden" }, ` ${why.join("; ")}`));
+    const text = [this.sureness(sure), ...why].filter(Boolean).join("; ");
+    const note = make("span", { class: "why", id: `${node.id}-why`, title: text }, sure ? `! ${percent(sure)}` : "!", make("span", { class: "hidden" }, ` ${why.join("; ")}`));
     node.setAttribute("aria-describedby", note.id);
     return make("span", { class: "marked" }, node, note);
+  }
+
+  sureness(sure) {
+    return sure === undefined ? null : sure ? `${percent(sure)} sure` : "was not read";
   }
 
   raw(node) {
@@ -542,6 +550,7 @@ class Screen {
     const op = this.desk?.ops.find((each) => each.n === n);
     if (!op) return;
     Object.assign(op, { guess: reason, odd, wrong });
+    if (!this.desk.ops.some((each) => each.wrong)) this.say("", true);
     this.input(op.path)?.classList.toggle("odd", odd.length > 0);
     if (this.focus === op.path) this.describe(op.path);
     else if (odd.length) this.say(`${op.path}: ${odd.join("; ")}`);
@@ -714,6 +723,7 @@ class Screen {
     const url = box && this.cache.get(this.desk.sheet.job_id)?.pictures.get(box[0])?.url;
     this.crop.textContent = box ? "" : this.focus ? "No place on the page is known for this field." : "";
     this.crop.style.backgroundImage = url ? `url(${url})` : "";
+    this.crop.classList.toggle("filled", Boolean(url));
     this.crop.setAttribute("aria-label", box ? `Where ${this.focus} was read` : "No place on the page is known");
     if (!url) return;
     const frame = this.desk.sheet.pages.find((page) => page.page === box[0]);
@@ -741,7 +751,7 @@ class Screen {
     const known = this.desk.known(path);
     const sure = known ? sheet.sure[known] : undefined;
     const op = ops.find((each) => each.path === path);
-    const parts = [make("strong", {}, path), sure === undefined ? "" : ` ${percent(sure)} sure`];
+    const parts = [make("strong", {}, path), sure === undefined ? "" : ` ${this.sureness(sure)}`];
     for (const why of (known && sheet.flags[known]) || []) parts.push(make("span", { class: "flag" }, why));
     for (const why of op?.odd ?? []) parts.push(make("span", { class: "flag" }, why));
     if (known && sheet.corrected.includes(known)) parts.push(make("span", { class: "tag" }, "corrected before"));
@@ -770,6 +780,11 @@ class Screen {
     this.tick();
     const { sheet, ops } = this.desk;
     if (!approve && !ops.length) return this.say("Nothing to save.");
+    const wrong = ops.find((op) => op.wrong);
+    if (wrong) {
+      this.say(`Not saved: ${wrong.path}: ${wrong.odd.join("; ")}`, true);
+      return this.input(wrong.path)?.focus();
+    }
     const id = `${this.uid}-${Date.now()}-${this.pending.size}`;
     const message = { kind: "save", id, job_id: sheet.job_id, mode: sheet.mode, version: sheet.version, run: sheet.run, approve, ops: ops.map(plain) };
     const seconds = this.active / 1000;
