@@ -41,7 +41,7 @@ def _background(
     lengths = generator.integers(1, 5, count)
     return ["".join(generator.choice(_SYLLABLES, length)) for length in lengths]
 
-# %% ../../nbs/training/00_fiction.ipynb #d4832811
+# %% ../../nbs/training/00_fiction.ipynb #3dc27015
 def _scores(
     generator: np.random.Generator,
     count: int,
@@ -49,6 +49,7 @@ def _scores(
     "Skewed scores from 0 to 10 in half points."
     common = generator.normal(size=(count, 1))
     mixed = 0.5 * common + 0.87 * generator.normal(size=(count, len(DIMENSIONS)))
+    mixed[:, -1] = generator.normal(size=count)
     return np.asarray(np.clip(np.round(2 * (3.2 + 2.4 * mixed + 0.35 * mixed**2)) / 2, 0, 10))
 
 

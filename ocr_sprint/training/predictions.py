@@ -164,7 +164,7 @@ def _checked(record: Any, where: str, seen: dict[str, str]) -> str:
         )
     return str(found)
 
-# %% ../../nbs/training/08_predictions.ipynb #97c53ebb
+# %% ../../nbs/training/08_predictions.ipynb #8593b2b1
 def read_predictions(
     path: Path,
 ) -> Predictions:
@@ -176,16 +176,13 @@ def read_predictions(
         record: Any = line.value
         _checked(record, line.where, seen)
         dimensions = dimensions or tuple(record["predictions"])
-        scores = _numbers(record, "predictions", dimensions, line.where)
-        raw = _numbers(record, "raw", dimensions, line.where) if record.get("raw") else scores
-        labels, doubt = _numbers(record, "labels", dimensions, None), number_in(record.get("uncertainty"))
-        rows.append(
-            (scores, raw, labels, math.nan if doubt is None else doubt, record["oof"], str(record.get("model")))
-        )
+        said = _numbers(record, "predictions", dimensions, line.where)
+        bare = _numbers(record, "raw", dimensions, line.where) if record.get("raw") else said
+        known, doubt = _numbers(record, "labels", dimensions, None), number_in(record.get("uncertainty"))
+        rows.append((said, bare, known, math.nan if doubt is None else doubt, record["oof"], str(record.get("model"))))
     if not rows:
         raise UsageError(f"{path}: there are no predictions in it")
     columns = list(zip(*rows, strict=True))
-    numbers = [np.array(column, np.float64) for column in columns[:4]]
-    return Predictions(
-        path, tuple(seen), dimensions, *numbers, np.array(columns[4], bool), tuple(sorted(set(columns[5])))
-    )
+    scores, raw, labels, doubts = (np.array(column, np.float64) for column in columns[:4])
+    apart, models = np.array(columns[4], bool), tuple(sorted(set(columns[5])))
+    return Predictions(path, tuple(seen), dimensions, scores, raw, labels, doubts, apart, models)
