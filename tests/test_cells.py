@@ -81,6 +81,46 @@ def test_any_prices_bound_the_optimum(problem: Problem, seed: int) -> None:
         assert upper_bound(problem, generator.uniform(-scale, 2 * scale, len(problem.target))) >= best - 1e-9
 
 
+def highs(problem: Problem, whole: bool) -> float:
+    """The greatest score by HiGHS, of divisible or of whole records."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import coo_matrix, eye, hstack
+
+    cells, bins = len(problem.capacity), len(problem.target)
+    place = problem.rows.T.ravel(), np.tile(np.arange(cells), problem.rows.shape[1])
+    fills = hstack([-coo_matrix((np.ones(len(place[0])), place), (bins, cells)), eye(bins)])
+    total = np.concatenate([np.ones(cells), np.zeros(bins)])[None, :]
+    found = milp(
+        -np.concatenate([problem.utility, problem.weight]),
+        constraints=[LinearConstraint(fills, -np.inf, 0), LinearConstraint(total, problem.size, problem.size)],
+        bounds=Bounds(0, np.concatenate([problem.capacity, problem.target])),
+        integrality=np.concatenate([np.full(cells, int(whole)), np.zeros(bins)]),
+        options={"mip_rel_gap": 0.0},
+    )
+    assert found.success
+    return float(-found.fun)
+
+
+@settings(QUICK, max_examples=40)
+@given(small_problems())
+def test_whole_records_are_bounded_as_highs_says(problem: Problem) -> None:
+    best = highs(problem, whole=True)
+    assert best == pytest.approx(best_of_all(problem))
+    solution = solve(problem)
+    assert solution.score - 1e-6 <= best <= solution.bound + 1e-6
+
+
+@pytest.mark.parametrize("size", [1, 40, 300, 900])
+@pytest.mark.parametrize("weight", [1.0, 20.0])
+def test_the_relaxation_is_that_of_highs(size: int, weight: float) -> None:
+    cells = compress(coded(correlated(1000, 4, 3)))
+    demands = [Demand(j, water_fill(cells.histogram(j), size), weight if j == 2 else 1.0) for j in range(4)]
+    problem = make_problem(cells, demands, size, np.random.default_rng(size).random(len(cells)))
+    exact = highs(problem, whole=False)
+    assert problem.score(relax(problem).amounts) == pytest.approx(exact, rel=1e-5)
+    assert upper_bound(problem, relax(problem).prices) == pytest.approx(exact, rel=1e-5)
+
+
 @pytest.mark.parametrize("size", [1, 10, 100, 999, 1000])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_relaxed_score_and_bound_meet(size: int, seed: int) -> None:
