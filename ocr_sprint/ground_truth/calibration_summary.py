@@ -18,17 +18,23 @@ from .recommend import RELIABLE, Verdict
 # %% auto #0
 __all__ = ['Rows', 'as_cell', 'as_dollars', 'pair_with', 'first_screen']
 
-# %% ../../nbs/ground_truth/08a_calibration_summary.ipynb #ba5dc068
+# %% ../../nbs/ground_truth/08a_calibration_summary.ipynb #777cd8a0
 Rows: TypeAlias = list[list[Value]]
 
 
 def as_cell(
     interval: Interval,
 ) -> str | None:
-    "An interval as a cell."
+    "An interval as a cell that does not break."
     if interval.value is None:
         return None
-    return f"{interval.value:.2f}" + ("" if interval.low is None else f" ({interval.low:.2f} to {interval.high:.2f})")
+    ends = "" if interval.low is None else f" ({_two(interval.low)} to {_two(interval.high)})"
+    return (_two(interval.value) + ends).replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _two(value: float | None) -> str:
+    "Two decimals, and no minus before a zero."
+    return "–" if value is None else f"{round(value, 2) + 0.0:.2f}"
 
 
 def as_dollars(
@@ -46,19 +52,22 @@ def _said(verdict: Verdict) -> str:
     return f"{verdict.grade}{more}"
 
 
+def _percent(share: Interval) -> str | None:
+    return None if share.value is None else f"{share.value:.0%}"
+
+
 def _oracle_row(done: Calibrated, candidate: Candidate) -> list[Value]:
     "A candidate in the table of all."
     verdict = next((each for each in done.recommendation.verdicts if each.oracle == candidate.oracle), None)
-    pair = pair_with(done, candidate.oracle)
-    tiers = candidate.mapped_tiers or pair.tiers
-    cost = done.costs.get(candidate.oracle)
+    tiers = candidate.mapped_tiers or pair_with(done, candidate.oracle).tiers
+    cost, alpha = done.costs.get(candidate.oracle), candidate.mapped[OVERALL]
     return [
         f"**{candidate.oracle}**" if candidate.oracle == done.recommendation.oracle else candidate.oracle,
         _said(verdict) if verdict else "people",
-        as_cell(candidate.alpha[OVERALL]),
+        None if alpha.value is None else _two(alpha.value),
+        None if alpha.low is None else _two(alpha.low),
         candidate.kind,
-        as_cell(candidate.mapped[OVERALL]) if candidate.kind else None,
-        as_cell(tiers.same),
+        _percent(tiers.same),
         as_dollars(cost.whole.expected if cost and cost.whole else None),
     ]
 
@@ -80,11 +89,12 @@ def _oracles(done: Calibrated) -> Table:
     dollars = as_dollars(cost.whole.expected if cost and cost.whole else None)
     rows: Rows = [[name, "the reference", None, None, None, None, dollars]]
     rows += [_oracle_row(done, candidate) for candidate in done.calibration.candidates]
-    columns = ["oracle", "verdict", "alpha", "map", "alpha through it", "same tier", f"{TRUTH:,} labels"]
-    caption = "Krippendorff's alpha of the overall score with the reference, with its 95 % interval over records."
+    columns = ["oracle", "verdict", "alpha", "at least", "map", "same tier", f"{TRUTH:,} labels"]
+    caption = "Krippendorff's alpha with the reference on the overall score, through the map where there is one; "
+    caption += f"“at least” is the lower end of its 95 % interval, and {done.order.at_least:g} is asked for."
     return Table(columns, rows, caption)
 
-# %% ../../nbs/ground_truth/08a_calibration_summary.ipynb #b76a4ae2
+# %% ../../nbs/ground_truth/08a_calibration_summary.ipynb #d26eb030
 def _about_answers(done: Calibrated) -> list[str]:
     "What is missing in the answers, or cannot be relied on."
     found, told = done.calibration, []
@@ -102,6 +112,16 @@ def _about_answers(done: Calibrated) -> list[str]:
     return told
 
 
+def _about_groups(done: Calibrated) -> list[str]:
+    "Where a candidate is biased otherwise than elsewhere."
+    told = []
+    for oracle, groups in done.calibration.subgroups.items():
+        apart = [f"{each.field} {each.value} ({each.bias.value:+.2f})" for each in groups if each.differs]
+        if apart and oracle in (done.recommendation.oracle, done.calibration.candidates[0].oracle):
+            told.append(f"{oracle} has another bias on some texts than on the rest: {', '.join(apart)}; see Subgroups.")
+    return told
+
+
 def _reservations(done: Calibrated) -> list[str]:
     "What a reader must know before trusting the recommendation."
     found, told = done.calibration, []
@@ -116,10 +136,7 @@ def _reservations(done: Calibrated) -> list[str]:
                 f"Weak dimensions of {verdict.oracle}: {', '.join(verdict.weak)}. The lower bound is below "
                 f"{done.order.at_least:g}; sharpen their rubric, or do not train on them."
             )
-    differing = sum(group.differs for groups in found.subgroups.values() for group in groups)
-    if differing:
-        told.append(f"{differing} groups of texts are scored with another bias than the rest; see Subgroups.")
-    return told + _about_answers(done)
+    return told + _about_groups(done) + _about_answers(done)
 
 
 def _next_step(done: Calibrated) -> str:
