@@ -1,6 +1,9 @@
 """How long the statistics and the readiness report of a large store take.
 
-python bench/counting.py --jobs 100000    both databases; wall time and CPU time of this process
+    python bench/counting.py                  10,000 letters in each database: about a minute
+    python bench/counting.py --jobs 100000    as published
+
+Wall time and CPU time of this process; letters are made from a fixed seed (see review_stores.py).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from arguments import whole
 from review_stores import fill
 
 from ocr_sprint.review.readiness import readiness
@@ -53,8 +57,8 @@ def measured(store: Store, jobs: int, times: int) -> dict[str, dict[str, float]]
 def main() -> None:
     """Print a table per database as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=10_000)
-    parser.add_argument("--times", type=int, default=20, help="how often the short ones are timed")
+    parser.add_argument("--jobs", type=whole(), default=10_000, help="letters in each store")
+    parser.add_argument("--times", type=whole(), default=20, help="how often the short ones are timed")
     asked = parser.parse_args()
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())

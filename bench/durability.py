@@ -1,7 +1,8 @@
 """Kill the writers of a store, and its server, at random moments, and look for what they had been told was written.
 
-    python bench/durability.py                                    2,000 acknowledged corrections on each backend
-    python bench/durability.py --backend postgresql --corrections 500 --seed 7
+    python bench/durability.py                        200 acknowledged corrections on each: some two minutes
+    python bench/durability.py --corrections 2000     as published: ten times as long
+    python bench/durability.py --backend sqlite --corrections 2000 --seed 7
 
 Two processes correct, approve and undo the same few letters. Each says what it did once the store has said that it is
 done. Then they are killed (SIGKILL) at random moments, in every fourth round of PostgreSQL together with the whole
@@ -28,6 +29,7 @@ from random import Random
 from typing import Any
 
 import sqlalchemy as sa
+from arguments import whole
 
 from ocr_sprint.core.canonical import sha256_hex
 from ocr_sprint.core.errors import DataError
@@ -212,8 +214,8 @@ def store_of(backend: str) -> Iterator[tuple[str, PostgresServer | None]]:
 def main() -> None:
     """Run the campaign and print a line for each backend."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", choices=["sqlite", "postgresql"], action="append")
-    parser.add_argument("--corrections", type=int, default=2_000)
+    parser.add_argument("--backend", choices=["sqlite", "postgresql"], action="append", help="else both")
+    parser.add_argument("--corrections", type=whole(), default=200, help="acknowledged, on each backend")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--write", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -32,6 +32,7 @@ from typing import Any, TypeAlias
 import jsonpatch
 import pandas as pd
 import psutil
+from arguments import whole
 from review_stores import edits, fill, letter
 
 from ocr_sprint.core.canonical import Json
@@ -365,19 +366,12 @@ def measure(part: str, stores: Stores, count: int, sizes: Sequence[int], scratch
     return replay_rows(stores.seed) if part == "replay" else other_rows(stores, count, scratch)
 
 
-def letters(text: str) -> int:
-    """A number of letters as given; the parser says that it is none."""
-    if not text.isdecimal() or int(text) < 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is too few; give a whole number from 100")
-    return int(text)
-
-
 def main() -> None:
     """Measure the parts and print a table for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="?", choices=["all", *PARTS], default="all")
-    parser.add_argument("--n", type=letters, default=10_000, help="letters")
-    parser.add_argument("--memory", type=letters, nargs="+", help="sizes for the memory; else a tenth of --n, and --n")
+    parser.add_argument("--n", type=whole(100), default=10_000, help="letters")
+    parser.add_argument("--memory", type=whole(100), nargs="+", help="sizes for the memory; else --n and a tenth")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="keep the stores here, and use those that are here")
     asked = parser.parse_args()

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import orjson
 import pandas as pd
+from arguments import whole
 from replay import change, copied, tampered, value
 
 from ocr_sprint.core.canonical import Json, sha256_hex
@@ -209,7 +210,7 @@ def snapshot(rows: sqlite3.Connection) -> Callable[[], None]:
 def main() -> None:
     """Print the table as Markdown; exit 1 when `verify` misses a fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=500, help="faults")
+    parser.add_argument("--n", type=whole(), default=500, help="faults")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     table = campaign(asked.n, asked.seed)

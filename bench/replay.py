@@ -21,6 +21,7 @@ from typing import Any
 import jsonpatch
 import orjson
 import pandas as pd
+from arguments import whole
 from review_stores import letter
 
 from ocr_sprint.core.canonical import Json, canonical, sha256_hex
@@ -247,9 +248,9 @@ def speed() -> str:
 def main() -> None:
     """Print the table as Markdown, and how long one event takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=20_000, help="histories")
+    parser.add_argument("--n", type=whole(), default=20_000, help="histories")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--processes", type=whole(), default=1)
     asked = parser.parse_args()
     table = histories(asked.n, asked.seed, asked.processes)
     print(table.astype(int).to_markdown())
