@@ -127,6 +127,23 @@ def test_a_further_run_starts_without_corrections(store):
     assert after.jobs_with_corrections == before.jobs_with_corrections - 1
 
 
+def test_a_further_run_that_is_corrected_counts_as_one_letter(store):
+    jobs = [job for job in store.jobs() if store.events(job.job_id)][:2]
+    for job in jobs:
+        store.add_job(rerun=True, **new_job(0, job.result) | {"document_sha256": job.document_sha256})
+    for value in ("Razia", "Patroli malam"):
+        store.correct(jobs[0].job_id, [Edit("set", "header.perihal", value)], by="reviewer-b")
+    test_totals_of_corrections_are_those_of_the_lines(store)
+    assert statistics(store).jobs_with_corrections == 3
+
+
+def test_totals_of_corrections_are_those_of_the_lines(store):
+    lines, counted = lines_of(store), statistics(store)
+    assert counted.total_corrections == sum(len(line["corrections"]) for line in lines)
+    assert counted.jobs_with_corrections == sum(bool(line["corrections"]) for line in lines)
+    assert counted.jobs_with_corrections == sum(unit.jobs_with_corrections for unit in counted.per_satuan)
+
+
 def test_what_cannot_be_trusted_is_counted(store):
     job = next(job for job in store.jobs(approved=True) if store.events(job.job_id))
     damage(store, f"UPDATE jobs SET result = '{{}}' WHERE job_id = '{job.job_id}'")
