@@ -84,26 +84,28 @@ def code_records(
             codes.append(records.columns[name].codes)
     return coded_as(margins, codes)
 
-# %% ../../nbs/ground_truth/20_cells.ipynb #8d8901a6
-Keys: TypeAlias = npt.NDArray[np.uint64]
+# %% ../../nbs/ground_truth/20_cells.ipynb #dc6d7550
+Keys: TypeAlias = npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
 
 
 def pack(
     coded: Coded,
 ) -> Keys:
     "One number per record: equal for records of one cell, and sorted as the cells are."
-    keys: Keys = np.zeros(len(coded.codes), np.uint64)
+    kind = np.uint32 if room_for(coded.margins) < 2**32 else np.uint64
+    keys: npt.NDArray[Any] = np.zeros(len(coded.codes), kind)
     room = 1
     for margin, codes in zip(coded.margins, coded.codes.T, strict=True):
         size = max(1, len(margin.labels))
         if room * size >= 2**63:
             distinct, index = np.unique(keys, return_inverse=True)
-            keys, room = index.astype(np.uint64), len(distinct)
-        keys = keys * np.uint64(size) + codes.astype(np.uint64)
+            keys, room = index.astype(kind), len(distinct)
+        keys *= kind(size)
+        keys += codes.astype(kind)
         room *= size
     return keys
 
-# %% ../../nbs/ground_truth/20_cells.ipynb #97df7d32
+# %% ../../nbs/ground_truth/20_cells.ipynb #651ed56a
 @dataclass(frozen=True, eq=False)
 class Cells:
     "The distinct cells of a corpus, sorted by their codes, each with its number of records."
@@ -135,10 +137,11 @@ def compress(
     if room_for(coded.margins) >= 2**63:
         _, first, counts = np.unique(keys, return_index=True, return_counts=True)
         return Cells(coded.margins, coded.codes[first], counts.astype(np.int64))
-    rest, counts = np.unique(keys, return_counts=True)
+    distinct, counts = np.unique(keys, return_counts=True)
+    rest: npt.NDArray[Any] = distinct
     codes = np.empty((len(rest), len(coded.margins)), coded.codes.dtype)
     for j in range(len(coded.margins) - 1, -1, -1):
-        size = np.uint64(max(1, len(coded.margins[j].labels)))
+        size: Any = rest.dtype.type(max(1, len(coded.margins[j].labels)))
         codes[:, j] = rest % size
         rest = rest // size
     return Cells(coded.margins, codes, counts.astype(np.int64))
@@ -167,7 +170,7 @@ def merge_cells(
     counts = np.bincount(cell, weights=np.concatenate([part.counts for part in parts]), minlength=len(cells))
     return Cells(cells.margins, cells.codes, counts.astype(np.int64))
 
-# %% ../../nbs/ground_truth/20_cells.ipynb #4d4a8f1b
+# %% ../../nbs/ground_truth/20_cells.ipynb #223e7136
 def lot(
     seed: int,
     found: str,  # the record's id
@@ -188,6 +191,17 @@ def comparable_keys(
     return keys[: len(coded.codes)], keys[len(coded.codes) :]
 
 
+def _near(
+    keys: Keys,
+    wanted: Keys,
+) -> npt.NDArray[np.intp]:  # of all that are wanted, and few others
+    "The rows whose key falls in the same slot as a wanted one: it spares a search for all others."
+    mix, shift = (0x9E3779B1, 12) if keys.dtype == np.uint32 else (0x9E3779B97F4A7C15, 44)
+    taken = np.zeros(2**20, bool)
+    taken[wanted * wanted.dtype.type(mix) >> wanted.dtype.type(shift)] = True
+    return np.flatnonzero(taken[keys * keys.dtype.type(mix) >> keys.dtype.type(shift)])
+
+
 def pick(
     coded: Coded,
     ids: Sequence[str],
@@ -199,9 +213,9 @@ def pick(
     if not len(chosen):
         return np.zeros(0, np.int64)
     keys, cells = comparable_keys(coded, chosen)
-    cell = np.minimum(np.searchsorted(cells, keys), len(cells) - 1)
-    rows = np.flatnonzero(cells[cell] == keys)
-    cell = cell[rows]
+    rows = _near(keys, cells)
+    cell = np.minimum(np.searchsorted(cells, keys[rows]), len(cells) - 1)
+    rows, cell = rows[cells[cell] == keys[rows]], cell[cells[cell] == keys[rows]]
     whole = np.bincount(cell, minlength=len(cells)) <= amounts
     taken = [int(row) for row in rows[whole[cell]]]
     part = np.flatnonzero(~whole[cell])
