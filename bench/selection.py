@@ -1,11 +1,14 @@
 """Measure coverage and selection beside what else people use, all in one run and in CPU seconds of one thread.
 
     python bench/selection.py quality [--labels FILE]    share of the proven maximum; FILE: labels of one's own
+    python bench/selection.py strategies --labels FILE   score, bound and gap of every strategy on labels of one's own
     python bench/selection.py splits                     distance from the whole's shape, with and without groups
     python bench/selection.py scale --n 1000000          cells, seconds, memory and gap for larger corpora
+    python bench/selection.py stream --n 100000000       the same, ten million at a time from a file of scores
     python bench/selection.py reading                    rows per second and memory, each reader in its own process
 
-Peers take part where they are installed: apricot-select, scikit-learn, iterative-stratification, polars, duckdb.
+Peers take part where they are installed (apricot-select, scikit-learn, iterative-stratification, polars, duckdb); the
+tables say which are not. On a shared machine trust CPU seconds; one thread each (NUMBA_NUM_THREADS=1 for apricot).
 (The file is not called select.py: Python would take it for its own module of that name.)
 """
 
@@ -23,20 +26,21 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import Any, get_args
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
 import pandas as pd
 
-from ocr_sprint.ground_truth.cells import Cells, Coded, Margin, coded_as, compress, pick
+from ocr_sprint.ground_truth.cells import Cells, Coded, Margin, coded_as, compress, merge_cells, pick
 from ocr_sprint.ground_truth.certificate import Problem, make_problem
 from ocr_sprint.ground_truth.corpus import Choices, read_corpus
 from ocr_sprint.ground_truth.records import read_records
+from ocr_sprint.ground_truth.select import select
 from ocr_sprint.ground_truth.solver import solve, solve_greedily
 from ocr_sprint.ground_truth.splits import distance, divide
-from ocr_sprint.ground_truth.strategies import Wish, demands, rake
+from ocr_sprint.ground_truth.strategies import Strategy, Wish, demands, rake
 
 DIMENSIONS = ("agency", "progress", "benefit", "connection", "innovation", "justice", "resilience", "wonder")
 SHARES = np.array([0.22, 0.2, 0.17, 0.13, 0.1, 0.07, 0.05, 0.03, 0.02, 0.007, 0.003])
@@ -84,7 +88,7 @@ def in_place(table: Coded, rows: Sequence[int], problem: Problem) -> float:
 def apricot(table: Coded, size: int, problem: Problem) -> dict[str, tuple[float, float]]:
     """The peers' selections: each optimises its own objective and is judged by ours."""
     if find_spec("apricot") is None:
-        return {}
+        return {"apricot-select (not installed)": (float("nan"), float("nan"))}
     from apricot import FacilityLocationSelection, FeatureBasedSelection
 
     hot = np.concatenate([np.eye(11)[codes] for codes in table.codes.T], axis=1)
@@ -131,11 +135,32 @@ def quality(table: Coded, size: int) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["method", "score", "% of maximum", "CPU s"]).set_index("method")
 
 
+def strategies(path: Path, sizes: Sequence[int]) -> pd.DataFrame:
+    """Every strategy on real labels: what it scores, what any could, and the interquartile ranges added up."""
+    records, _ = read_corpus([path], Choices(), sidecar=False)
+    lines: list[list[Any]] = []
+    for strategy in get_args(Strategy):
+        if (strategy == "balanced_tiers" and "tier" not in records.columns) or strategy == "active_learning":
+            continue
+        for size in sizes:
+            made, took = timed(lambda strategy=strategy, size=size: select(records, Wish(size, strategy)))
+            iqrs = np.quantile(records.scores()[made.rows], [0.25, 0.75], axis=0, method="inverted_cdf")
+            proven = made.width.proven if made.width else None
+            lines.append(
+                [strategy, size, made.score, made.bound, 100 * made.gap, (iqrs[1] - iqrs[0]).sum(), proven, took]
+            )
+    columns = ["strategy", "k", "score", "at most", "gap %", "IQRs", "IQRs at most", "CPU s"]
+    return pd.DataFrame(lines, columns=columns).set_index(["strategy", "k"])
+
+
 def peers_for_splits(table: Coded, groups: np.ndarray[Any, Any]) -> dict[str, Callable[[], np.ndarray[Any, Any]]]:
     """Test sets of a tenth by other libraries, as truth values."""
     found: dict[str, Callable[[], np.ndarray[Any, Any]]] = {}
     count = len(groups)
     tier = np.digitize(table.codes.mean(axis=1), [1, 2, 3, 5])
+    for name in ("sklearn", "iterstrat"):
+        if find_spec(name) is None:
+            found[f"{name} (not installed)"] = lambda: np.zeros(count, bool)
     if find_spec("sklearn") is not None:
         from sklearn.model_selection import StratifiedGroupKFold
 
@@ -187,17 +212,67 @@ def scale(count: int, size: int) -> pd.DataFrame:
     solution, solving = timed(lambda: solve(even(cells, size), 42))
     used = solution.amounts > 0
 
-    class Ids:
-        """Names of rows without a list of millions of them."""
-
-        def __getitem__(self, row: int) -> str:
-            return str(row)
-
-    rows, picking = timed(lambda: pick(table, Ids(), cells.codes[used], solution.amounts[used], 42))  # type: ignore[arg-type]  # only looked up
+    rows, picking = timed(lambda: pick(table, Names(), cells.codes[used], solution.amounts[used], 42))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     line = [count, len(cells), len(rows), counting, solving, picking, 100 * solution.gap, before, peak]
     columns = ["rows", "cells", "k", "count s", "solve s", "pick s", "gap %", "MB before", "MB at most"]
     return pd.DataFrame([line], columns=columns).set_index("rows")
+
+
+def streamed(count: int, size: int, chunk: int = 10_000_000) -> pd.DataFrame:
+    """Cells of one part after another, as they come from a file, and the candidates of each part."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "scores")
+        maker = "import numpy as np, sys; from selection import scores; c, n, p = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]\n"
+        maker += "with open(p, 'wb') as f:\n    for i in range(0, n, c): f.write(scores(min(c, n - i), 5 + i // c).tobytes())"
+        subprocess.run(
+            [sys.executable, "-c", maker, str(chunk), str(count), path], check=True, cwd=Path(__file__).parent
+        )
+        starts = range(0, count, chunk)
+
+        def part(start: int) -> Coded:
+            many = min(chunk, count - start) * len(DIMENSIONS)
+            rows = np.fromfile(path, np.uint8, many, offset=start * len(DIMENSIONS))
+            return coded(rows.reshape(-1, len(DIMENSIONS)))
+
+        def counted() -> Cells:
+            cells = compress(part(0))
+            for start in starts[1:]:
+                cells = merge_cells([cells, compress(part(start))])
+            return cells
+
+        cells, counting = timed(counted)
+        solution, solving = timed(lambda: solve(even(cells, size), 42))
+        used = solution.amounts > 0
+        order = cells.codes[used], solution.amounts[used], 42
+
+        def picked() -> int:
+            found, codes = [], []
+            for start in starts:
+                table = part(start)
+                mine = pick(table, Names(start), *order)
+                found += [str(start + row) for row in mine]
+                codes.append(table.codes[mine])
+            return len(pick(coded(np.concatenate(codes)), found, *order))
+
+        rows, picking = timed(picked)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    line = [count, len(cells), rows, counting, solving, picking, 100 * solution.gap, peak]
+    columns = ["rows", "cells", "k", "count s", "solve s", "pick s", "gap %", "MB at most"]
+    return pd.DataFrame([line], columns=columns).set_index("rows")
+
+
+class Names(Sequence[str]):
+    """Names of rows without a list of millions of them."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.start = start
+
+    def __getitem__(self, row: Any) -> Any:
+        return str(self.start + row)
+
+    def __len__(self) -> int:
+        raise NotImplementedError
 
 
 READERS = {
@@ -234,6 +309,7 @@ def reading(count: int) -> pd.DataFrame:
         read_records([path])  # leaves the sidecar
         for name, body in READERS.items():
             if name in ("pandas", "polars", "duckdb") and find_spec(name) is None:
+                lines.append([f"{name} (not installed)", float("nan"), float("nan"), float("nan")])
                 continue
             command = [sys.executable, "-c", AROUND.replace("{body}", body), str(path)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -243,10 +319,13 @@ def reading(count: int) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["reader", "CPU s", "rows/s", "MB"]).set_index("reader")
 
 
+MODES = ["all", "quality", "strategies", "splits", "scale", "stream", "reading"]
+
+
 def main() -> None:
     """Run one measurement, or the small ones."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["all", "quality", "splits", "scale", "reading"], default="all")
+    parser.add_argument("what", nargs="?", choices=MODES, default="all")
     parser.add_argument("--n", type=int, default=20_000, help="rows")
     parser.add_argument("--k", type=int, nargs="+", default=[2000], help="sizes of the selection")
     parser.add_argument("--labels", type=Path, help="labelled records instead of made ones, for quality")
@@ -260,6 +339,12 @@ def main() -> None:
             table = coded(records.layout.scale.bin_of(records.ticks))
         for size in asked.k:
             print(quality(table, size).round({"score": 4, "% of maximum": 2, "CPU s": 2}).to_string())
+    if asked.what == "strategies":
+        if asked.labels is None:
+            parser.error("strategies needs --labels")
+        print(strategies(asked.labels, asked.k).round(4).to_string())
+    if asked.what == "stream":
+        shown += [streamed(asked.n, size) for size in asked.k]
     if asked.what in ("all", "splits"):
         shown.append(splits(min(asked.n, 2000)))
     if asked.what in ("all", "scale"):
