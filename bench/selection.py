@@ -223,8 +223,11 @@ def streamed(count: int, size: int, chunk: int = 10_000_000) -> pd.DataFrame:
     """Cells of one part after another, as they come from a file, and the candidates of each part."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "scores")
-        maker = "import numpy as np, sys; from selection import scores; c, n, p = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]\n"
-        maker += "with open(p, 'wb') as f:\n    for i in range(0, n, c): f.write(scores(min(c, n - i), 5 + i // c).tobytes())"
+        maker = (
+            "import sys; from selection import scores; c, n, p = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]\n"
+            "with open(p, 'wb') as f:\n"
+            "    for i in range(0, n, c): f.write(scores(min(c, n - i), 5 + i // c).tobytes())"
+        )
         subprocess.run(
             [sys.executable, "-c", maker, str(chunk), str(count), path], check=True, cwd=Path(__file__).parent
         )
