@@ -242,6 +242,36 @@ def test_rejected_records_are_said_and_strict_counts_them(
     assert "line 901: agency is 99" in (tmp_path / "training" / "selection_report.md").read_text()
 
 
+BAD_LABELS = [
+    ({"wonder": None}, "missing dimension: 2", "line 901: wonder"),
+    ({"wonder": "tujuh"}, "score is not a number: 2", "line 901: wonder is 'tujuh'"),
+    ({"wonder": 10.5}, "score off the scale: 2", "line 901: wonder is 10.5"),
+    ({"wonder": -1}, "score off the scale: 2", "line 901: wonder is -1"),
+    ({}, "duplicate id: 2", "line 901: a0 is also"),
+    (b'{"id": "cut', "not a JSON value: 2", "line 901: "),
+    ([], "no id: 2", "line 901: id is 'None'"),
+]
+
+
+@pytest.mark.parametrize(("fault", "counted", "example"), BAD_LABELS)
+def test_a_bad_record_is_counted_with_an_example(
+    run: Run, labeled: Path, capsys: pytest.CaptureFixture[str], fault: Any, counted: str, example: str
+) -> None:
+    good = json.loads(lines(labeled)[0])
+    if isinstance(fault, dict):
+        fault = {"id": "x1" if fault else "a0", "uplifting_analysis": good["uplifting_analysis"] | fault}
+    with labeled.open("ab") as out:
+        out.write(2 * ((fault if isinstance(fault, bytes) else json.dumps(fault).encode()) + b"\n"))
+    assert analyze_coverage(["--labeled-file", str(labeled)]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("read ")]
+    assert run("--target-size", "60")["used"] == 900
+    assert said == [line for line in capsys.readouterr().err.splitlines() if line.startswith("read ")]
+    assert len(said) == 1
+    assert said[0].startswith("read 902, used 900, rejected 2; ")
+    assert counted in said[0]
+    assert example in said[0]
+
+
 def test_coverage_is_written_three_times(labeled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "coverage_report.json"
     assert analyze_coverage(["--labeled-file", str(labeled), "--output", str(output)]) == 0
