@@ -80,6 +80,8 @@ class Mock:
     tokens_out: int = 0
     under_way: int = 0
     most_under_way: int = 0
+    first: float = 0.0  # seconds, when a request came
+    last: float = 0.0
     starts: deque[float] = field(default_factory=deque)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -149,6 +151,8 @@ class Mock:
     def handler(self, protocol: str) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.StreamResponse:
             body = await request.json()
+            self.last = time.monotonic()
+            self.first = self.first or self.last
             self.under_way += 1
             self.most_under_way = max(self.most_under_way, self.under_way)
             try:
@@ -237,6 +241,7 @@ class Mock:
     async def stats(self, _: web.Request) -> web.Response:
         told = {"seen": dict(self.seen), "tokens_in": self.tokens_in, "tokens_out": self.tokens_out}
         told |= {"most_under_way": self.most_under_way, "prompts": len(self.prompts)}
+        told |= {"seconds": self.last - self.first}
         return web.json_response(told | {"repeated": sum(count - 1 for count in self.prompts.values())})
 
 
