@@ -107,7 +107,7 @@ def _round(
     result[near] = whole
     return result
 
-# %% ../../nbs/ground_truth/25_solver.ipynb #6fa1b6ec
+# %% ../../nbs/ground_truth/25_solver.ipynb #1f133314
 @dataclass(frozen=True, eq=False)
 class Solution:
     "A selection of cells, and what is proved about it."
@@ -128,8 +128,16 @@ def solve(
     seed: int = 0,  # decides between selections that are equally good
 ) -> Solution:
     "Choose whole records; UsageError when there are too few."
+    from threadpoolctl import threadpool_limits
+
     if problem.size < 1 or problem.size > problem.capacity.sum():
         raise UsageError(f"{problem.size} records are wanted and there are {problem.capacity.sum():.0f}")
+    with threadpool_limits(1, user_api="blas"):
+        return _solve(problem, seed)
+
+
+def _solve(problem: Problem, seed: int) -> Solution:
+    "Relax, round, and round again with other lots while the gap is not small."
     lots = spread(problem, seed)
     relaxed, work, bound = _relax_all(problem, lots, _GOOD / 10)
     best, score = np.zeros(len(problem.capacity)), -np.inf
