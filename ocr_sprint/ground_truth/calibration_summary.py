@@ -18,7 +18,7 @@ from .recommend import RELIABLE, Verdict
 # %% auto #0
 __all__ = ['Rows', 'as_cell', 'as_dollars', 'pair_with', 'first_screen']
 
-# %% ../../nbs/ground_truth/08a_calibration_summary.ipynb #777cd8a0
+# %% ../../nbs/ground_truth/08a_calibration_summary.ipynb #fcf3168c
 Rows: TypeAlias = list[list[Value]]
 
 
@@ -28,7 +28,8 @@ def as_cell(
     "An interval as a cell that does not break."
     if interval.value is None:
         return None
-    ends = "" if interval.low is None else f" ({_two(interval.low)} to {_two(interval.high)})"
+    between = "–" if interval.low is not None and interval.low >= 0 else " to "
+    ends = "" if interval.low is None else f" ({_two(interval.low)}{between}{_two(interval.high)})"
     return (_two(interval.value) + ends).replace(" ", "\N{NO-BREAK SPACE}")
 
 
