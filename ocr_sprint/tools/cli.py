@@ -211,6 +211,14 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "ocr_sprint.tools.calibrate_student:calibrate_student",
             "Draw a student's calibration curves again, from its predictions of texts that have labels.",
         ),
+        "learnability": (
+            "ocr_sprint.tools.learnability:learnability",
+            "Say whether labelled texts can be learned from, and what more labels would bring.",
+        ),
+        "suggest": (
+            "ocr_sprint.tools.suggest:suggest",
+            "Say from predictions what to label, to review and to train on next.",
+        ),
         "upgrade": (
             "ocr_sprint.tools.upgrade:upgrade",
             "Move a store's tables to this version of the program, or back to an older one.",
