@@ -31,7 +31,8 @@ class Settings:
 
     latency: float = 0.0  # seconds
     busy: float = 0.0  # share of 429
-    fails: float = 0.0  # share of 500
+    fails: float = 0.0  # share of failures
+    fails_with: tuple[int, str] = (500, "an author of errors")  # status and message
     malformed: float = 0.0  # share of 200 with a cut body
     dropped: float = 0.0  # share of connections closed after the work was done
     retry_after: float = 0.0  # seconds, as a 429 says
@@ -116,7 +117,8 @@ class Mock:
             return self.error(protocol, 429, settings.retry_after, "PerMinute")
         if luck < settings.busy + settings.fails:
             self.seen["fails"] += 1
-            return web.json_response({"error": {"message": "an author of errors"}}, status=500)
+            status, message = settings.fails_with
+            return web.json_response({"error": {"message": message}}, status=status)
         self.seen["admitted"] += 1
         return None
 

@@ -8,7 +8,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import keyring
 import pytest
+from keyring.backend import KeyringBackend
+from keyring.errors import KeyringError
 from llm_mock import MockServer
 
 from ocr_sprint.core.errors import UsageError
@@ -172,6 +175,52 @@ def test_no_outcome_shows_the_key(provider: str, serve: Serve) -> None:
     for settings in ({}, {"fails": 1}, {"busy": 1}):
         outcomes = ask(provider, address(provider, serve(**settings)), requests(1))
         assert KEY not in repr(outcomes)
+
+
+class Ring(KeyringBackend):
+    "A keyring in memory, or that of a machine without a desktop."
+
+    priority = 1
+
+    def __init__(self, works: bool = True) -> None:
+        super().__init__()
+        self.known, self.works = {("ocr_sprint", "openai"): KEY}, works
+
+    def get_password(self, service: str, username: str) -> str | None:
+        if not self.works:
+            raise KeyringError("no recommended backend was available")
+        return self.known.get((service, username))
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        self.known[(service, username)] = password
+
+    def delete_password(self, service: str, username: str) -> None:
+        del self.known[(service, username)]
+
+
+def test_a_key_may_stand_in_the_keyring_and_the_environment_goes_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keyring.get_keyring()
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    try:
+        keyring.set_keyring(Ring())
+        assert (find_key("openai"), find_key("anthropic")) == (KEY, None)
+        monkeypatch.setenv("OPENAI_API_KEY", "another-fictitious-key")
+        assert find_key("openai") == "another-fictitious-key"
+        monkeypatch.delenv("OPENAI_API_KEY")
+        keyring.set_keyring(Ring(works=False))
+        assert find_key("openai") is None
+    finally:
+        keyring.set_keyring(before)
+
+
+@pytest.mark.parametrize("status", [401, 500])
+def test_a_key_that_the_provider_repeats_is_in_no_outcome(provider: str, serve: Serve, status: int) -> None:
+    server = serve(fails=1, fails_with=(status, f"{KEY} is not welcome; no, {KEY}!"))
+    (outcome,) = ask(provider, address(provider, server), requests(1))
+    assert isinstance(outcome, Fatal if status == 401 else TryAgain)
+    assert "is not welcome" in outcome.detail
+    assert KEY not in repr(outcome)
 
 
 @pytest.mark.parametrize("provider", ["google-generativeai", "google-genai", "openai", "anthropic"])

@@ -16,7 +16,7 @@ import orjson
 from .llm_protocol import Fatal, Outcome, RateLimited, TryAgain
 
 # %% auto #0
-__all__ = ['retry_hint', 'http_outcome', 'no_answer']
+__all__ = ['retry_hint', 'keep_out', 'http_outcome', 'no_answer']
 
 # %% ../../nbs/core/08a_llm_errors.ipynb #f99fa518
 def _seconds(
@@ -81,15 +81,26 @@ def _quota(
         return "minute"
     return "unknown"
 
-# %% ../../nbs/core/08a_llm_errors.ipynb #a6a2d493
+# %% ../../nbs/core/08a_llm_errors.ipynb #754af7b9
 _KEY = re.compile(r"\b(sk-|AIza|Bearer )[\w.*-]{6,}")
+_SECRETS: set[str] = set()
+
+
+def keep_out(
+    secret: str,  # shorter than eight characters it is a word such as `none`
+) -> None:
+    "See to it that no message of a provider shows this text."
+    if len(secret) >= 8:
+        _SECRETS.add(secret)
 
 
 def _one_line(text: str) -> str:
     "A message as it may be logged: short, on one line, without the key that some providers repeat."
+    for secret in _SECRETS:
+        text = text.replace(secret, "[key]")
     return " ".join(_KEY.sub("[key]", text)[:300].split())
 
-# %% ../../nbs/core/08a_llm_errors.ipynb #11e35f65
+# %% ../../nbs/core/08a_llm_errors.ipynb #f182f67b
 _MONEY = {"insufficient_quota", "billing_hard_limit_reached", "credit_balance_too_low"}
 _NO_KEY = {"API_KEY_INVALID", "API_KEY_SERVICE_BLOCKED", "CONSUMER_SUSPENDED"}
 
@@ -103,7 +114,7 @@ def _message(
         body = body[0]
     error = body.get("error", body) if isinstance(body, dict) else None
     if not isinstance(error, dict):
-        text = error if isinstance(error, str) else raw[:300].decode(errors="replace")
+        text = error if isinstance(error, str) else raw[:5000].decode(errors="replace")
         return _one_line(re.sub(r"<[^>]*>", " ", text)), set()
     codes = {str(error.get(name)) for name in ("code", "type", "status")}
     codes |= {str(detail.get("reason")) for detail in _details(body)}
