@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from ocr_sprint.core.cluster import local_cluster
 from ocr_sprint.core.errors import UsageError
 from ocr_sprint.ground_truth.cells import compress
+from ocr_sprint.ground_truth.in_duckdb import select_in_duckdb
+from ocr_sprint.ground_truth.records import read_records
 from ocr_sprint.ground_truth.scores import find_layout
 from ocr_sprint.ground_truth.select import Selection, code_pool, make_plan, select
 from ocr_sprint.ground_truth.spread_out import select_spread_out
@@ -310,6 +312,25 @@ def test_the_number_of_parts_changes_no_id(tmp_path: Path, parts: int, strategy:
     if alone.chances is not None and spread.selection.chances is not None:
         known = dict(zip((whole.ids[row] for row in alone.rows), alone.chances, strict=True))
         assert spread.selection.chances.tolist() == [known[found] for found in spread.records.ids]
+
+
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "active_learning"])
+def test_duckdb_chooses_the_same_ids(tmp_path: Path, strategy: Strategy) -> None:
+    whole = skewed(700)
+    paths = parted(tmp_path, whole, 3)
+    paths[1].write_text("\n".join(paths[1].read_text().splitlines()[:-5]) + "\n" + paths[0].read_text() + "{\n")
+    records, account = read_records(paths, sidecar=False)
+    for wish in (Wish(150, strategy, floor=2), Wish(90, strategy, source_cap=40, seed=7)):
+        in_sql, alone = select_in_duckdb(paths, wish), select(records, wish)
+        assert in_sql.selection.digest == alone.digest
+        assert (in_sql.selection.score, in_sql.selection.bound) == (alone.score, alone.bound)
+        assert in_sql.account == account
+        chosen = {found: row for row, found in enumerate(in_sql.records.ids)}
+        for row in alone.rows:
+            mine = chosen[records.ids[row]]
+            assert in_sql.records.ticks[mine].tolist() == records.ticks[row].tolist()
+            assert in_sql.records.where(mine) == records.where(int(row))
+            assert in_sql.records.offset[mine] == records.offset[row]
 
 
 def test_processes_and_a_dask_cluster_choose_the_same_ids(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from .scores import Layout
 from .table import Account, Column, Records, Source
 
 # %% auto #0
-__all__ = ['sidecar_path', 'save_sidecar', 'load_sidecar']
+__all__ = ['sidecar_path', 'save_sidecar', 'sidecar_account', 'load_sidecar']
 
 # %% ../../nbs/ground_truth/00c_sidecar.ipynb #869f7925
 _FORMAT = 1
@@ -97,7 +97,7 @@ def save_sidecar(
         return False
     return True
 
-# %% ../../nbs/ground_truth/00c_sidecar.ipynb #b854b9ab
+# %% ../../nbs/ground_truth/00c_sidecar.ipynb #8526e533
 def _plain(chunk: Any) -> npt.NDArray[Any]:
     "The numbers of an arrow array without gaps."
     kind = np.dtype(chunk.type.to_pandas_dtype())
@@ -117,11 +117,11 @@ def _column(table: Any, name: str) -> Column:
     return Column(codes.astype(np.int32), tuple(chunks[0].dictionary.to_pylist()))
 
 
-def load_sidecar(
+def sidecar_account(
     path: Path,  # of the labelled file
     layout: Layout,
-) -> tuple[Records, Account] | None:  # None: read the file itself
-    "What an earlier run read from this very file under this layout."
+) -> tuple[Source, Account] | None:  # None: there is no good sidecar
+    "What an earlier run found out about this very file under this layout, without the records."
     beside = sidecar_path(path)
     if not beside.is_file() or not path.is_file() or find_spec("pyarrow") is None:
         return None
@@ -129,20 +129,38 @@ def load_sidecar(
     from pyarrow import parquet
 
     try:
-        table = parquet.ParquetFile(beside).read().combine_chunks()
+        metadata = parquet.read_schema(beside).metadata or {}
     except (OSError, pa.ArrowInvalid):
         return None
-    facts = orjson.loads((table.schema.metadata or {}).get(b"ocr_sprint", b"{}"))
+    facts = orjson.loads(metadata.get(b"ocr_sprint", b"{}"))
     if facts.get("key") != _key(path, layout):
+        return None
+    return Source(path, facts["sha256"]), Account(facts["read"], Counter(facts["rejected"]), facts["examples"])
+
+
+def load_sidecar(
+    path: Path,  # of the labelled file
+    layout: Layout,
+) -> tuple[Records, Account] | None:  # None: read the file itself
+    "What an earlier run read from this very file under this layout."
+    known = sidecar_account(path, layout)
+    if known is None:
+        return None
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(sidecar_path(path)).read().combine_chunks()
+    except (OSError, pa.ArrowInvalid):
         return None
     scores = [_values(table, f"score.{name}") for name in layout.dimensions]
     records = Records(
         layout,
-        (Source(path, facts["sha256"]),),
+        known[:1],
         table["id"].to_pylist(),
         np.column_stack(scores),
         {name: _column(table, f"text.{name}") for name, _ in layout.columns},
         np.zeros(len(table), np.int16),
         *(_values(table, name) for name in _PLACES),
     )
-    return records, Account(facts["read"], Counter(facts["rejected"]), facts["examples"])
+    return records, known[1]
