@@ -53,8 +53,8 @@ test-browser: $(READY)  ## the panels in a real JupyterLab; needs Chromium, and 
 docs: $(READY)  ## the documentation site in _site/html, offline, warnings as errors
 	$(BIN)/python scripts/docs.py
 
-lab: $(READY)  ## JupyterLab on the tutorials
-	$(BIN)/jupyter lab --notebook-dir=nbs --LabApp.default_url=/lab/tree/tutorials $(AS_ROOT)
+lab: $(READY)  ## JupyterLab on the review panel, over the demo's letters where there are some
+	$(BIN)/jupyter lab --notebook-dir=nbs --LabApp.default_url=/lab/tree/tutorials/00_review.ipynb $(AS_ROOT)
 
 freeze: $(READY)  ## write the versions of .venv, once they pass, into constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -vxFf constraints-train.txt > constraints.txt

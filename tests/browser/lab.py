@@ -94,7 +94,7 @@ def browser(profile: Path) -> Iterator[BrowserContext]:
         context = playwright.chromium.launch_persistent_context(
             profile, executable_path=chromium(), args=flags, viewport={"width": 1440, "height": 1000}
         )
-        context.set_default_timeout(WAIT * 1000)
+        context.set_default_timeout(60_000)
         try:
             yield context
         finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import shutil
 import statistics
 import threading
 import time
@@ -14,10 +16,13 @@ import pytest
 import uvicorn
 from lab import WAIT, cell_count, open_notebook, run_all, write_notebook
 from letters import NAMES, add_letter, new_store
+from PIL import Image
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from ocr_sprint.api.app import create_app
 from ocr_sprint.api.service import Settings
+from ocr_sprint.documents.pipeline import ingest
+from ocr_sprint.documents.synthetic import make_letter
 from ocr_sprint.review.tokens import create_token
 
 IMAGES = Path(__file__).resolve().parents[2] / "nbs" / "images"
@@ -172,27 +177,27 @@ def test_a_saved_notebook_holds_no_personal_data_and_the_panel_survives_a_reload
 
 
 def test_silence_is_said_and_the_work_arrives_once(bench: Bench, root: Path) -> None:
+    """A kernel that takes fifteen seconds over the first thing that is handed in."""
     with new_store(root / "silent.db") as store:
         job_id = add_letter(store, 1, doubtful=DOUBTFUL)
-        panel = bench.open("silent")
-        kernel = "window.jupyterapp.shell.currentWidget.context.sessionContext.session.kernel"
-        bench.page.evaluate(f"() => {{ {kernel}.requestExecute({{code: 'import time; time.sleep(20)'}}); }}")
+        late = SLOW.replace("time.sleep(0.3)", 'time.sleep(15 * (message["kind"] == "save"))')
+        panel = bench.open("silent", late)
         bench.page.evaluate(
             "() => { const root = document.querySelector('.ocr-sprint-review'), alert = root.querySelector('.alert');"
             " root.addEventListener('keydown', () => { window.asked = performance.now(); }, true);"
-            " new MutationObserver(() => { window.told ??= performance.now(); }).observe(alert, {childList: true}); }"
+            " new MutationObserver(() => { if (alert.textContent) window.told ??= performance.now(); })"
+            ".observe(alert, {childList: true}); }"
         )
         bench.field(DOUBTFUL[0]).fill("ACHMAD SUBAGYA")
-        bench.page.evaluate("() => { window.told = undefined; }")
         bench.page.keyboard.press("Control+Enter")
-        bench.page.wait_for_function("() => document.querySelector('.alert').textContent.includes('Not saved: sprint')")
+        expect(panel.get_by_role("alert")).to_contain_text("Not saved: sprint-001.png", timeout=14_000)
         waited = bench.page.evaluate("() => window.told - window.asked")
-        print(f"\nsilence was said after {waited:.0f} ms")
-        assert 2900 < waited < 3500 or os.getloadavg()[0] > 4, "three seconds"
+        print(f"\nsilence was said after {waited:.0f} ms, load {os.getloadavg()[0]:.1f}")
+        assert waited >= 2900
         panel.get_by_role("button", name="Send again").click()
-        expect(panel.get_by_role("status")).to_contain_text("Saved: sprint-001.png")
+        expect(panel.get_by_role("status")).to_contain_text("Saved: sprint-001.png", timeout=60_000)
         expect(panel.get_by_role("alert")).to_be_empty()
-        time.sleep(1)
+        until(lambda: len(store.trail(job_id)) == 3)
         assert [event.new_value for event in store.events(job_id)] == ["ACHMAD SUBAGYA"]
 
 
@@ -316,7 +321,7 @@ def test_no_accessibility_violations(bench: Bench, root: Path, axe: str, theme: 
         panel = bench.open(f"axe{theme}")
         change = f"() => window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})"
         bench.page.evaluate(change)
-        bench.page.wait_for_selector(f'body[data-jp-theme-light="{str(theme == "Light").lower()}"]')
+        bench.page.wait_for_selector(f'body[data-jp-theme-light="{str(theme == "Light").lower()}"]', state="attached")
         bench.field("personel[1].nrp").fill("7706")
         bench.page.keyboard.press("Tab")
         expect(bench.field("personel[1].nrp")).to_have_class(re.compile(r"\bodd\b"))
@@ -330,6 +335,28 @@ def test_no_accessibility_violations(bench: Bench, root: Path, axe: str, theme: 
         )
         bench.page.evaluate(change.replace(theme, "Light"))
         assert found == []
+
+
+def test_the_picture_of_the_documentation(bench: Bench, root: Path, tmp_path: Path) -> None:
+    """A scan that was really read; OCR_SPRINT_PICTURES=1 puts the picture into the documentation."""
+    scan = make_letter(46, layout="ruled", level="hard", pen=True)
+    (tmp_path / f"sprint-046{scan.suffix}").write_bytes(scan.data)
+    with new_store(root / "picture.db") as store:
+        list(ingest([tmp_path], store, progress=False))
+        add_letter(store, 1)
+        panel = bench.open("picture")
+        expect(panel.locator(".name")).to_have_text(f"sprint-046{scan.suffix}")
+        expect(panel.locator(".paper img")).to_be_visible()
+        bench.field("personel[1].nama").focus()
+        bench.page.keyboard.press("Tab")
+        bench.page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
+        panel.scroll_into_view_if_needed()
+        taken = panel.screenshot(scale="css")
+    small = Image.open(io.BytesIO(taken)).convert("P", palette=Image.Palette.ADAPTIVE, colors=64)
+    small.save(tmp_path / "review_panel.png", optimize=True)
+    assert (tmp_path / "review_panel.png").stat().st_size < 250_000
+    if os.environ.get("OCR_SPRINT_PICTURES"):
+        shutil.copy(tmp_path / "review_panel.png", IMAGES / "review_panel.png")
 
 
 def test_next_is_painted_from_what_was_fetched_ahead(bench: Bench, root: Path) -> None:
