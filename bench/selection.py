@@ -5,6 +5,7 @@
     python bench/selection.py splits                     distance from the whole's shape, with and without groups
     python bench/selection.py scale --n 1000000          cells, seconds, memory and gap for larger corpora
     python bench/selection.py stream --n 100000000       the same, ten million at a time from a file of scores
+    python bench/selection.py engines --n 1000000        from sidecars in memory and in DuckDB: the same digest
     python bench/selection.py reading                    rows per second and memory, each reader in its own process
 
 Peers take part where they are installed (apricot-select, scikit-learn, iterative-stratification, polars, duckdb); the
@@ -322,7 +323,37 @@ def reading(count: int) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["reader", "CPU s", "rows/s", "MB"]).set_index("reader")
 
 
-MODES = ["all", "quality", "strategies", "splits", "scale", "stream", "reading"]
+ENGINES = {
+    "in memory": "from ocr_sprint.ground_truth.records import read_records\n"
+    "from ocr_sprint.ground_truth.select import select\n"
+    "from ocr_sprint.ground_truth.strategies import Wish\n"
+    "made = select(read_records(paths)[0], Wish(2000))",
+    "in DuckDB": "from ocr_sprint.ground_truth.in_duckdb import select_in_duckdb\n"
+    "from ocr_sprint.ground_truth.strategies import Wish\n"
+    "made = select_in_duckdb(paths, Wish(2000)).selection",
+}
+
+
+def engines(count: int) -> pd.DataFrame:
+    """The same selection from sidecars in memory and in DuckDB, each in a process of its own."""
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"part{number}.jsonl" for number in range(4)]
+        for number, path in enumerate(paths):
+            with path.open("w") as file:
+                for index, row in enumerate(scores(count // 4, number).tolist()):
+                    label = dict(zip(DIMENSIONS, row, strict=True))
+                    file.write(json.dumps({"id": f"{number}-{index}", "x_analysis": label}) + "\n")
+            read_records([path])  # leaves the sidecar
+        for name, body in ENGINES.items():
+            body = f"from pathlib import Path\npaths = [Path(a) for a in sys.argv[1:]]\n{body}\nn = made.digest[:12]"
+            command = [sys.executable, "-c", AROUND.replace("{body}", body), *map(str, paths)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+            lines.append([name, done[0], float(done[1]), float(done[2])])
+    return pd.DataFrame(lines, columns=["engine", "digest", "CPU s", "MB"]).set_index("engine")
+
+
+MODES = ["all", "quality", "strategies", "splits", "scale", "stream", "engines", "reading"]
 
 
 def main() -> None:
@@ -346,6 +377,8 @@ def main() -> None:
         if asked.labels is None:
             parser.error("strategies needs --labels")
         print(strategies(asked.labels, asked.k).round(4).to_string())
+    if asked.what == "engines":
+        shown.append(engines(asked.n))
     if asked.what == "stream":
         shown += [streamed(asked.n, size) for size in asked.k]
     if asked.what in ("all", "splits"):
