@@ -10,7 +10,6 @@ from typing import Any
 
 import keyring
 import pytest
-from keyring.backend import KeyringBackend
 from keyring.errors import KeyringError
 from llm_mock import MockServer
 
@@ -51,6 +50,7 @@ KEY = "fictitious-key-of-nobody"
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyring, "get_password", lambda *_: None)
     for _, _, _, names in PROVIDERS.values():
         for name in names[:1]:
             monkeypatch.setenv(name, KEY)
@@ -177,41 +177,23 @@ def test_no_outcome_shows_the_key(provider: str, serve: Serve) -> None:
         assert KEY not in repr(outcomes)
 
 
-class Ring(KeyringBackend):
-    "A keyring in memory, or that of a machine without a desktop."
-
-    priority = 1
-
-    def __init__(self, works: bool = True) -> None:
-        super().__init__()
-        self.known, self.works = {("ocr_sprint", "openai"): KEY}, works
-
-    def get_password(self, service: str, username: str) -> str | None:
-        if not self.works:
-            raise KeyringError("no recommended backend was available")
-        return self.known.get((service, username))
-
-    def set_password(self, service: str, username: str, password: str) -> None:
-        self.known[(service, username)] = password
-
-    def delete_password(self, service: str, username: str) -> None:
-        del self.known[(service, username)]
-
-
 def test_a_key_may_stand_in_the_keyring_and_the_environment_goes_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = keyring.get_keyring()
+    ring = {("ocr_sprint", "openai"): KEY}
+    monkeypatch.setattr(keyring, "get_password", lambda *place: ring.get(place))
     monkeypatch.delenv("OPENAI_API_KEY")
     monkeypatch.delenv("ANTHROPIC_API_KEY")
-    try:
-        keyring.set_keyring(Ring())
-        assert (find_key("openai"), find_key("anthropic")) == (KEY, None)
-        monkeypatch.setenv("OPENAI_API_KEY", "another-fictitious-key")
-        assert find_key("openai") == "another-fictitious-key"
-        monkeypatch.delenv("OPENAI_API_KEY")
-        keyring.set_keyring(Ring(works=False))
-        assert find_key("openai") is None
-    finally:
-        keyring.set_keyring(before)
+    assert (find_key("openai"), find_key("anthropic")) == (KEY, None)
+    monkeypatch.setenv("OPENAI_API_KEY", "another-fictitious-key")
+    assert find_key("openai") == "another-fictitious-key"
+
+
+def test_a_machine_without_a_keyring_has_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: str) -> str:
+        raise KeyringError("no recommended backend was available")
+
+    monkeypatch.setattr(keyring, "get_password", broken)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert find_key("openai") is None
 
 
 @pytest.mark.parametrize("status", [401, 500])
