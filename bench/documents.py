@@ -1,7 +1,7 @@
 """Measure reading letters: accuracy per degradation level, and speed against the bare engine.
 
     python bench/documents.py accuracy --n 100 --seed 77      a table per level
-    python bench/documents.py speed                           ratios, all taken in one run
+    python bench/documents.py speed                           ratios, all taken in one run of some minutes
 
 Letters are made on the spot; seeds below 3000 were used while the rules were written, so take others.
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from arguments import whole
 from scoring import read_letter
 
 from ocr_sprint.core.work import work
@@ -76,9 +77,9 @@ def seconds(function: Callable[[], object], clock: Callable[[], float] = time.pr
     return min(taken)
 
 
-def scanned_pages(seed: int, count: int) -> tuple[list[Path], list[Page]]:
-    """Files of clean scans, and their pages as pixels."""
-    folder = Path(tempfile.mkdtemp())
+def scanned_pages(seed: int, count: int, folder: Path) -> tuple[list[Path], list[Page]]:
+    """Files of clean scans in a folder, and their pages as pixels."""
+    folder.mkdir()
     paths: list[Path] = []
     pages: list[Page] = []
     for letter in islice(letters(10**6, seed, levels=("clean",)), count):
@@ -112,13 +113,13 @@ def read_all(paths: Sequence[Path], processes: int) -> Callable[[], object]:
     return lambda: list(work(partial(process, name="paddle"), paths, processes=processes, progress=False))
 
 
-def speed(seed: int, count: int) -> pd.DataFrame:
+def speed(seed: int, count: int, folder: Path) -> pd.DataFrame:
     """CPU seconds per page (wall time where it says so), and each as a ratio to the bare engine in the same run."""
-    paths, pages = scanned_pages(seed, count)
+    paths, pages = scanned_pages(seed, count, folder / "scanned")
     engine("paddle")
     bare = bare_engine(pages)
     read = [read_page(page) for page in pages]
-    digital = digital_letters(seed, 20)
+    digital = digital_letters(seed, 20, folder / "digital")
     digital_pages = sum(len(list(read_pages(path))) for path in digital)
     wall = {n: seconds(read_all(paths, n), time.perf_counter, 1) / len(pages) for n in (1, 2)}
     rows = {
@@ -137,9 +138,9 @@ def speed(seed: int, count: int) -> pd.DataFrame:
     return table
 
 
-def digital_letters(seed: int, count: int) -> list[Path]:
-    """Files of born-digital letters."""
-    folder = Path(tempfile.mkdtemp())
+def digital_letters(seed: int, count: int, folder: Path) -> list[Path]:
+    """Files of born-digital letters in a folder."""
+    folder.mkdir()
     made: list[Letter] = list(letters(count, seed, levels=("digital",)))
     for index, letter in enumerate(made):
         (folder / f"{index}.pdf").write_bytes(letter.data)
@@ -150,14 +151,15 @@ def main() -> None:
     """Print one of the two tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("accuracy", "speed"), nargs="?", default="speed")
-    parser.add_argument("--n", type=int, default=100, help="letters per level, or files for the speed")
+    parser.add_argument("--n", type=whole(), default=100, help="letters per level; or files for the speed, six at most")
     parser.add_argument("--seed", type=int, default=77)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=whole(), default=2)
     asked = parser.parse_args()
     if asked.what == "accuracy":
         table = accuracy(asked.n, asked.seed, asked.processes)
     else:
-        table = speed(asked.seed, min(asked.n, 6))
+        with tempfile.TemporaryDirectory() as folder:
+            table = speed(asked.seed, min(asked.n, 6), Path(folder))
     print(table.to_markdown(floatfmt=".3f"))
 
 
