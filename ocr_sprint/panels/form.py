@@ -102,7 +102,7 @@ def field_at(
             return next((field for field in section.fields if field.name == names[-1]), None)
     return None
 
-# %% ../../nbs/panels/00_form.ipynb #7d119d05
+# %% ../../nbs/panels/00_form.ipynb #7f68233a
 def _from_text(path: str, text: str, field: FormField) -> Json:
     "What a text means in a field."
     if field.kind == "number":
@@ -123,13 +123,19 @@ def _from_text(path: str, text: str, field: FormField) -> Json:
     return text
 
 
+def _empty(path: str) -> dict[str, None]:
+    "The fields of a part that is sent as a whole: a result has all of its keys."
+    names = ".".join(step for step in parse_path(path) if isinstance(step, str))
+    return {field.name: None for section in SECTIONS if section.path == names for field in section.fields}
+
+
 def typed(
     path: str,  # where it was typed
     value: Any,  # text as typed, or a value that stands in a result; a row with its cells
 ) -> Json:
     "The value of a field. Spaces are folded and nothing is null; DataError for what the field cannot hold."
     if isinstance(value, Mapping):
-        return {name: typed(f"{path}.{name}", cell) for name, cell in value.items()}
+        return {name: typed(f"{path}.{name}", cell) for name, cell in {**_empty(path), **value}.items()}
     field = field_at(path)
     if field is None:
         raise DataError(f"{path}: the form has no such field")
