@@ -99,7 +99,7 @@ def number_in(
         return None
     return value
 
-# %% ../../nbs/ground_truth/00a_scores.ipynb #73f97c74
+# %% ../../nbs/ground_truth/00a_scores.ipynb #8c661adf
 class Fault(NamedTuple):
     "Why a record cannot be used."
 
@@ -117,16 +117,21 @@ class Layout:
     columns: tuple[tuple[str, Keys], ...] = ()  # name and way of every text column
     scale: ScoreScale = ScoreScale()
 
+    @cached_property
+    def _home(self) -> Keys | None:
+        "The object in which every dimension is looked for first, where there is one."
+        homes = {ways[0][:-1] for ways in self.places if ways}
+        return homes.pop() if len(homes) == 1 and all(self.places) else None
+
     def scores(self, record: Json) -> list[int] | Fault:
         "The record's scores in ticks, in the order of the dimensions; or the first fault."
         low, high, fine = self.scale.low, self.scale.high, self.scale.fine
+        home = None if self._home is None else value_at(record, self._home)
         ticks = []
         for name, ways in zip(self.dimensions, self.places, strict=True):
-            value: Json = None
-            for way in ways:
-                value = value_at(record, way)
-                if value is not None:
-                    break
+            value: Json = home.get(ways[0][-1]) if type(home) is dict else None
+            if value is None:
+                value = next((found for way in ways if (found := value_at(record, way)) is not None), None)
             number = value if type(value) is int or type(value) is float else number_in(value)
             if number is None:
                 kind = "missing dimension" if value is None else "score is not a number"

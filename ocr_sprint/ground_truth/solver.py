@@ -19,7 +19,7 @@ from .rounding import BONUS, dive, exchange, greedy, spread
 # %% auto #0
 __all__ = ['first_cells', 'Solution', 'solve', 'solve_greedily']
 
-# %% ../../nbs/ground_truth/25_solver.ipynb #49ea3042
+# %% ../../nbs/ground_truth/25_solver.ipynb #9a436c64
 _ALL = 22_000
 _SAMPLE = 15_000
 _MORE = 7_500
@@ -33,8 +33,10 @@ def first_cells(
     if len(problem.capacity) <= _ALL:
         return np.arange(len(problem.capacity))
     need = problem.target / np.maximum(problem.fill(problem.capacity), 1)
-    scarce = 1e-3 * lots
-    scarce += np.maximum.reduce([need[row] for row in problem.rows.T])
+    scarce = np.zeros(len(lots))
+    for row in problem.rows.T:
+        np.maximum(scarce, need[row], out=scarce)
+    scarce += 1e-3 * lots
     half = _SAMPLE // 2
     first = np.argpartition(-scarce, half)[:half]
     return np.unique(np.concatenate([first, np.argpartition(lots, half)[:half]]))
