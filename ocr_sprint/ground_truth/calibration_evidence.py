@@ -25,7 +25,7 @@ from .ratings import OVERALL
 # %% auto #0
 __all__ = ['evidence']
 
-# %% ../../nbs/ground_truth/08b_calibration_evidence.ipynb #ffa6ec57
+# %% ../../nbs/ground_truth/08b_calibration_evidence.ipynb #a8fac55a
 _ERRORS = {"pearson": "Pearson", "spearman": "Spearman", "mae": "MAE", "bias": "bias"}
 _BEYOND_CHANCE = {
     "weighted_kappa": "weighted kappa", "icc_agreement": "ICC(A,1)", "icc_consistency": "ICC(C,1)",
@@ -45,10 +45,7 @@ def _statistics(pair: Pair) -> list[Table]:
         )
         errors.append([name, agreement.n, *(as_cell(found.get(each, Interval())) for each in _ERRORS), between])
         chance.append([name, *(as_cell(found.get(each, Interval())) for each in _BEYOND_CHANCE)])
-    caption = (
-        f"{pair.one} and {pair.other}. Bias is {pair.other} less {pair.one}, in points; about 19 of 20 differences "
-    )
-    caption += "are between the limits."
+    caption = f"{pair.one} and {pair.other}."
     first = Table(["measure", "n", *_ERRORS.values(), "limits"], errors, caption)
     return [first, Table(["measure", *_BEYOND_CHANCE.values()], chance, f"{pair.one} and {pair.other}, beyond chance.")]
 
@@ -61,6 +58,10 @@ def _agreement(done: Calibrated) -> Section:
         parts.append(agreement_heatmap(found))
         rows: Rows = [[name, as_cell(alpha)] for name, alpha in found.everybody.items()]
         parts.append(Table(["measure", "alpha"], rows, f"All {len(found.oracles)} oracles together."))
+    explained = (
+        f"Bias is the other oracle less {found.reference}, in points; the limits hold about 19 of 20 differences."
+    )
+    parts.append(explained + " Every interval holds 95 % of what other samples of this size would give.")
     for pair in found.pairs:
         if pair.one == found.reference:
             parts += _statistics(pair)

@@ -93,7 +93,7 @@ def measures_heatmap(
     marks = "reliable from 0.8, tentative from 0.667"
     return Figure(f"Krippendorff's alpha with {names[reference]} on each measure; {marks}.", spec)
 
-# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #73d6eb89
+# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #7e1ce727
 def _level(height: float, text: str, dash: str, ends: Sequence[float]) -> dict[str, Any]:
     line = {"color": "#d55e00", "width": 1.5, "dash": dash}
     return {
@@ -128,9 +128,8 @@ def bland_altman(
         "legend": {"orientation": "h", "y": 1.12},
         "margin": {"l": 60, "r": 20, "t": 40, "b": 50},
     }
-    caption = (
-        f"Overall score of {names[1]} less that of {names[0]}: 95 % of the differences lie between the dotted lines."
-    )
+    caption = f"Overall score of {names[1]} less that of {names[0]}. "
+    caption += "About 95 % of the differences lie between the dotted lines."
     return Figure(caption, {"data": [dots, *lines], "layout": layout})
 
 # %% ../../nbs/ground_truth/08_calibration_figures.ipynb #59ca80e7
