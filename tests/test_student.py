@@ -258,6 +258,8 @@ def test_gate(tmp_path: Path, run: Run) -> None:
     code, said = run(*words, "--strict")
     assert code == 3 and said.endswith("no sign of learning in wonder") and page.stat().st_size > 10_000
     assert run(*words, "--dimensions", "agency,progress", "--strict")[0] == 0
+    odd = write(tmp_path / "odd.jsonl", list(fictitious_articles(251, seed=5, words=20)))
+    assert run("learnability", "--labeled-file", odd, "--permutations", 19, "--output", page)[0] == 0
     few = write(tmp_path / "few.jsonl", list(fictitious_articles(20, seed=3)))
     code, said = run("learnability", "--labeled-file", few)
     assert code == 1 and "at least 30 are needed" in said

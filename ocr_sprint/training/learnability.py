@@ -88,7 +88,7 @@ def fit_curve(
 def _at(curves: Double, size: float) -> Double:
     return np.asarray(curves[:, 0] + curves[:, 1] * size ** -curves[:, 2])
 
-# %% ../../nbs/training/11_learnability.ipynb #704784e9
+# %% ../../nbs/training/11_learnability.ipynb #576a5408
 class Forecast(NamedTuple):
     "The error at a number of labels."
 
@@ -115,7 +115,7 @@ class LearningCurve:
     ) -> Forecast:
         "The error to be expected with so many labels; UsageError when that is too far from what was measured."
         last = self.sizes[-1]
-        if not self.sizes[0] <= size <= FARTHEST * last:
+        if not int(self.sizes[0]) <= size <= FARTHEST * last:
             raise UsageError(
                 f"{size} labels: the curve was measured from {self.sizes[0]:.0f} to {last:.0f} and says nothing beyond "
                 f"{FARTHEST * last:.0f}"
