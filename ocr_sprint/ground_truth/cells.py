@@ -146,7 +146,7 @@ def compress(
         rest = rest // size
     return Cells(coded.margins, codes, counts.astype(np.int64))
 
-# %% ../../nbs/ground_truth/20_cells.ipynb #e22f8481
+# %% ../../nbs/ground_truth/20_cells.ipynb #95895fc1
 def _together(parts: Sequence[Cells]) -> Coded:
     "The cells of all parts under common labels, one part after another."
     if all(part.margins == parts[0].margins for part in parts):
@@ -174,8 +174,9 @@ def merge_cells(
     keys = pack(coded)
     order = np.argsort(keys, kind="stable")  # quick: every part is sorted already
     first = np.flatnonzero(np.diff(keys[order], prepend=keys[order[:1]] ^ keys.dtype.type(1)))
-    counts = np.add.reduceat(np.concatenate([part.counts for part in parts])[order], first) if len(first) else []
-    return Cells(coded.margins, coded.codes[order[first]], np.asarray(counts, np.int64))
+    every = np.concatenate([part.counts for part in parts])[order]
+    counts: Counts = np.add.reduceat(every, first) if len(first) else every
+    return Cells(coded.margins, coded.codes[order[first]], counts)
 
 # %% ../../nbs/ground_truth/20_cells.ipynb #223e7136
 def lot(
