@@ -23,11 +23,13 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import aiohttp
+import orjson
 
 from ocr_sprint.core.llm_limits import Limits
+from ocr_sprint.core.llm_server import chat_payload
 from ocr_sprint.ground_truth.label import Order, label, prepare
 from ocr_sprint.ground_truth.label_journal import entries
-from ocr_sprint.ground_truth.label_run import Terms
+from ocr_sprint.ground_truth.label_run import SPREAD, Terms
 from ocr_sprint.ground_truth.sample import draw_sample
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,18 +80,25 @@ def resident() -> int:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) // 1024
 
 
-async def bare(address: str, prompts: list[str], concurrency: int) -> None:
-    """The least that a client can do: send, and throw the answer away."""
-    waiting = iter(prompts)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+async def bare(address: str, bodies: list[bytes], concurrency: int) -> None:
+    """The least that a client can do: send what is ready, and throw the answer away."""
+    waiting = iter(bodies)
+    headers = {"Content-Type": "application/json"}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as session:
 
-        async def work() -> None:
-            for prompt in waiting:
-                body = {"model": "tiny", "messages": [{"role": "user", "content": prompt}]}
-                async with session.post(f"{address}/v1/chat/completions", json=body) as answer:
+        async def work(begin: float) -> None:
+            await asyncio.sleep(begin)
+            for body in waiting:
+                async with session.post(f"{address}/v1/chat/completions", data=body) as answer:
                     await answer.read()
 
-        await asyncio.gather(*(work() for _ in range(concurrency)))
+        await asyncio.gather(*(work(SPREAD * n / concurrency) for n in range(concurrency)))
+
+
+def bodies(folder: Path, source: str, address: str) -> list[bytes]:
+    """The requests of a run, as they go over the wire."""
+    prepared = prepare(Order(FILTER, [source], folder / "bodies", "server:tiny", base_url=address))
+    return [orjson.dumps(chat_payload(prepared.asking.request(article), "tiny")) for article in prepared.todo]
 
 
 WAYS = {
@@ -108,8 +117,9 @@ def throughput(folder: Path) -> None:
     for concurrency, count in ((64, 2560), (512, 6144)):
         source = corpus(folder / "raw.jsonl", count)
         with provider(latency=LATENCY) as address:
+            ready = bodies(folder / str(concurrency), source, address)
             used = cpu()
-            asyncio.run(bare(address, [TEXT] * count, concurrency))
+            asyncio.run(bare(address, ready, concurrency))
             row("bare client", concurrency, count, cpu() - used, address)
         for llm, path in WAYS.items():
             with provider(latency=LATENCY) as address:
@@ -123,8 +133,11 @@ def throughput(folder: Path) -> None:
 
 
 def row(name: str, concurrency: int, count: int, used: float, address: str) -> None:
-    """One line of the table: between the first request that came and the last one's answer; the CPU is of the whole."""
-    rate = count / (float(stats(address)["seconds"]) + LATENCY)
+    """One line of the table: from the first request to the last answer, without the start that is spread out.
+
+    The CPU is that of the whole run, its labels written.
+    """
+    rate = count / (float(stats(address)["seconds"]) + LATENCY - (0 if name.startswith("curator") else SPREAD))
     print(
         f"{name:30} N={concurrency:<4} {rate:7.1f} requests/s, {rate * LATENCY / concurrency:.2f} of the limit, "
         f"{used / count * 1000:.2f} CPU s / 1000",

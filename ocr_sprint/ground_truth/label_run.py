@@ -33,7 +33,7 @@ from .label_plan import Asking
 from .sample import Article
 
 # %% auto #0
-__all__ = ['utc_now', 'Counts', 'Terms', 'Run']
+__all__ = ['SPREAD', 'utc_now', 'Counts', 'Terms', 'Run']
 
 # %% ../../nbs/ground_truth/03e_label_run.ipynb #caae35ed
 class _Account:
@@ -213,7 +213,10 @@ class _Record:
             room = 2 * request.parameters.max_output_tokens
             self.request = replace(request, parameters=replace(request.parameters, max_output_tokens=room))
 
-# %% ../../nbs/ground_truth/03e_label_run.ipynb #1e883ff6
+# %% ../../nbs/ground_truth/03e_label_run.ipynb #03d1e7d5
+SPREAD = 0.5  # seconds from the first worker's beginning to the last one's
+
+
 @dataclass(frozen=True)
 class Terms:
     "How a run goes about it."
@@ -222,7 +225,7 @@ class Terms:
     limits: Limits = field(default_factory=Limits)
     seed: int | None = None  # of the jitter; None: by chance
 
-# %% ../../nbs/ground_truth/03e_label_run.ipynb #f971222a
+# %% ../../nbs/ground_truth/03e_label_run.ipynb #08d4ef1f
 class Run:
     "Asks an oracle about articles, and journals what comes back."
 
@@ -271,11 +274,15 @@ class Run:
     ) -> Stop:  # how it ended
         "Label articles; records that went wrong are in the journal, and never raise."
         waiting = iter(articles)
-        syncing = asyncio.create_task(_sync(self.account.journal))
+        tasks = [asyncio.create_task(_sync(self.account.journal))]
         try:
-            await asyncio.gather(*(_work(self, waiting) for _ in range(self.terms.concurrency)))
+            while len(tasks) <= self.terms.concurrency and not any(task.done() for task in tasks):
+                tasks.append(asyncio.create_task(_work(self, waiting)))
+                await asyncio.sleep(SPREAD / self.terms.concurrency)
+            await asyncio.gather(*tasks[1:])
         finally:
-            syncing.cancel()
+            for task in tasks:
+                task.cancel()
         self.account.journal.sync()
         return self.gate.stopped or Stop("done", "")
 
