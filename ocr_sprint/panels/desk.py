@@ -24,7 +24,7 @@ from ..review.trail import TrailEntry
 # %% auto #0
 __all__ = ['Wanted', 'Letter', 'Letters', 'Saved', 'Desk', 'trail_fields', 'StoreDesk']
 
-# %% ../../nbs/panels/02_desk.ipynb #6d0703d5
+# %% ../../nbs/panels/02_desk.ipynb #e5eaf9ad
 class Wanted(NamedTuple):
     "Which letters a reviewer wants to see."
 
@@ -60,7 +60,7 @@ class Saved(NamedTuple):
     approved: bool
     differences: int | None = None  # from the first answer, after a blind second review
 
-
+# %% ../../nbs/panels/02_desk.ipynb #b23e7ccd
 class Desk(Protocol):
     "Where a reviewer's letters come from and go to. Every method raises UserError with a line for the reviewer."
 
@@ -119,10 +119,10 @@ def _reading(known: Job | SecondView, trail: Sequence[TrailEntry] = ()) -> Readi
     review = {name: getattr(known, name) for name in ("version", "approved", "reviewed_by", "reviewed_at")}
     return Reading(**same, **review, trail=[trail_fields(entry) for entry in trail])
 
-# %% ../../nbs/panels/02_desk.ipynb #573ee793
+# %% ../../nbs/panels/02_desk.ipynb #f9a36450
 @dataclass(frozen=True)
-class StoreDesk:
-    "A desk over a store on this machine."
+class _StoreLetters:
+    "What can be looked at."
 
     store: Store
     name: str  # goes into the audit trail
@@ -157,6 +157,10 @@ class StoreDesk:
         file = document(self.store, reading.job_id)
         frame = page_frame(self.store.job(reading.job_id), page)
         return self.pictures.page(file.content, page, turn=frame.turn, filename=file.filename)
+
+# %% ../../nbs/panels/02_desk.ipynb #6af03b5a
+class StoreDesk(_StoreLetters):
+    "A desk over a store on this machine, for a reviewer whose name goes into the audit trail."
 
     def save(self, job_id: str, edits: Sequence[Edit], version: int | None, *, approve: bool) -> Saved:
         "Correct a letter and approve it; ConflictError when it is not that version any more."

@@ -93,9 +93,9 @@ def _sent(edit: Edit) -> dict[str, Any]:
 _SAME = ("job_id", "filename", "run", "result", "confidence", "field_confidence", "evidence", "review_flags", "pages")
 _REVIEW = ("version", "approved", "reviewed_by", "reviewed_at")
 
-# %% ../../nbs/panels/03_remote.ipynb #aecbd98b
-class ServiceDesk:
-    "A desk over the service at an address."
+# %% ../../nbs/panels/03_remote.ipynb #521553ee
+class _ServiceLetters:
+    "What can be looked at."
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class ServiceDesk:
         self._service = _Service(address.rstrip("/"), token, name)
 
     def __repr__(self) -> str:
-        return f"ServiceDesk({self._service.address})"
+        return f"{type(self).__name__}({self._service.address})"
 
     @property
     def name(self) -> str:
@@ -143,6 +143,10 @@ class ServiceDesk:
     def picture(self, reading: Reading, page: int) -> bytes:
         "A page as a PNG in the frame of the evidence."
         return self._service.ask(f"jobs/{reading.job_id}/pages/{page}")
+
+# %% ../../nbs/panels/03_remote.ipynb #774a338f
+class ServiceDesk(_ServiceLetters):
+    "A desk over the service at an address."
 
     def save(self, job_id: str, edits: Sequence[Edit], version: int | None, *, approve: bool) -> Saved:
         "Correct a letter and approve it; ConflictError when it is not that version any more."

@@ -143,25 +143,50 @@ class Fetcher:
                 self._running = False  # the next wish starts again
             raise
 
-# %% ../../nbs/panels/04_session.ipynb #d596f4a5
-class _Answers:
-    "How work that is handed back is judged and kept."
+# %% ../../nbs/panels/04_session.ipynb #d4d236e5
+class _Seen:
+    "What a screen was shown."
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self._seen = Shelf(200)  # results as they were shown, by letter and version
-        self._answered = Shelf(200)  # answers by the message's own id
 
     def show(self, reading: Reading, mode: Mode) -> dict[str, Any]:
         "The worksheet of a letter, remembered."
         self._seen.put((reading.job_id, mode, reading.version), reading.result)
         return worksheet(reading, mode)
 
+    def known(self, message: Mapping[str, Any]) -> Any:
+        "The result that the screen shows; None when it was not shown here."
+        return self._seen.get(tuple(message.get(name) for name in ("job_id", "mode", "version")))
+
     def seen(self, message: Mapping[str, Any]) -> Any:
-        "The result that the screen shows."
-        key = tuple(message.get(name) for name in ("job_id", "mode", "version"))
-        seen = self._seen.get(key)
-        return self.desk.reading(message["job_id"], message["mode"]).result if seen is None else seen
+        "The result that the screen shows, or else the present one."
+        known = self.known(message)
+        return self.desk.reading(message["job_id"], message["mode"]).result if known is None else known
+
+    def as_it_stands(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        "The letter after a refusal, and which of the operations still hold; nothing when it cannot be had."
+        mode: Mode = message["mode"]
+        seen = self.known(message)
+        try:
+            reading = self.desk.reading(message["job_id"], mode)
+            if reading.version == message["version"]:
+                return {}  # nobody was faster; the work itself is at fault
+            operations = operations_from(message.get("ops", []))
+            kept, clashing = rebase(operations, seen, reading.result) if seen is not None else ([], operations)
+        except UserError:
+            return {}
+        parts = {"kept": [each.model_dump() for each in kept], "clashing": [each.model_dump() for each in clashing]}
+        return {"sheet": self.show(reading, mode), **parts}
+
+# %% ../../nbs/panels/04_session.ipynb #9b7cfd71
+class _Answers(_Seen):
+    "How work that is handed back is judged and kept."
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
+        self._answered = Shelf(200)  # answers by the message's own id
 
     def save(self, message: Mapping[str, Any]) -> dict[str, Any]:
         "What became of a letter; the same answer to the same message."
@@ -176,40 +201,24 @@ class _Answers:
         try:
             saved = self._undone(message) if message["kind"] == "undo" else self._done(message)
         except UserError as error:
-            return {**about, "kind": "refused", "message": str(error)} | self._as_it_stands(message)
+            return {**about, "kind": "refused", "message": str(error)} | self.as_it_stands(message)
         return {**about, "kind": "saved", "saved": saved._asdict()}
 
     def _undone(self, message: Mapping[str, Any]) -> Saved:
         return self.desk.undo(message["job_id"], message["version"])
 
     def _done(self, message: Mapping[str, Any]) -> Saved:
-        job_id, mode = message["job_id"], message["mode"]
         seen = self.seen(message)
         operations = typed_operations(message["ops"], seen)
         parse_result(apply_ops(seen, operations))
         edits = edits_of(operations)
-        if mode == "second":
-            return self.desk.answer(job_id, edits, message["run"])
-        return self.desk.save(job_id, edits, message["version"], approve=message["approve"])
+        if message["mode"] == "second":
+            return self.desk.answer(message["job_id"], edits, message["run"])
+        return self.desk.save(message["job_id"], edits, message["version"], approve=message["approve"])
 
-    def _as_it_stands(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        "The letter after a refusal, and which of the operations still hold; nothing when it cannot be had."
-        try:
-            mode: Mode = message["mode"]
-            seen = self._seen.get((message["job_id"], mode, message["version"]))
-            reading = self.desk.reading(message["job_id"], mode)
-            if reading.version == message["version"]:
-                return {}  # nobody was faster; the work itself is at fault
-            operations = operations_from(message.get("ops", []))
-            kept, clashing = rebase(operations, seen, reading.result) if seen is not None else ([], operations)
-            parts = {"kept": [each.model_dump() for each in kept], "clashing": [each.model_dump() for each in clashing]}
-            return {"sheet": self.show(reading, mode), **parts}
-        except UserError:
-            return {}
-
-# %% ../../nbs/panels/04_session.ipynb #96ca36f1
-class ReviewSession:
-    "One reviewer at one screen."
+# %% ../../nbs/panels/04_session.ipynb #22aa3230
+class _Sending:
+    "What is sent to a screen."
 
     def __init__(
         self,
@@ -223,6 +232,32 @@ class ReviewSession:
         self._pictures = Shelf(_KEPT_PICTURES)
         self._wanted = Wanted()
         self._current: str | None = None  # the letter in sight, for a screen that comes back
+
+    def _fetch(self, job_id: str, mode: Mode) -> None:
+        "Send a letter and its pages."
+        try:
+            reading = self._desk.reading(job_id, mode)
+            self._send({"kind": "sheet", "sheet": self._answers.show(reading, mode)})
+        except UserError as error:
+            self._send({"kind": "no_sheet", "job_id": job_id, "mode": mode, "message": str(error)})
+            return
+        for page in worksheet(reading, mode)["pages"]:
+            self._picture(reading, page["page"])
+
+    def _picture(self, reading: Reading, page: int) -> None:
+        about = {"kind": "picture", "job_id": reading.job_id, "page": page}
+        try:
+            picture = self._pictures.get((reading.job_id, page))
+            if picture is None:
+                picture = small_picture(self._desk.picture(reading, page))
+                self._pictures.put((reading.job_id, page), picture)
+            self._send({**about, "problem": None}, [picture])
+        except UserError as error:
+            self._send({**about, "problem": str(error)})
+
+# %% ../../nbs/panels/04_session.ipynb #ee34c75e
+class ReviewSession(_Sending):
+    "One reviewer at one screen."
 
     def handle(self, message: Mapping[str, Any]) -> None:
         "Answer one message of the screen; what cannot be done is said, and nothing is raised."
@@ -262,25 +297,3 @@ class ReviewSession:
         except UserError as error:
             return {"reason": None, "odd": [str(error).partition(": ")[2] or str(error)], "wrong": True}
         return {"reason": last.reason, "odd": strange, "wrong": False}
-
-    def _fetch(self, job_id: str, mode: Mode) -> None:
-        "Send a letter and its pages."
-        try:
-            reading = self._desk.reading(job_id, mode)
-            self._send({"kind": "sheet", "sheet": self._answers.show(reading, mode)})
-        except UserError as error:
-            self._send({"kind": "no_sheet", "job_id": job_id, "mode": mode, "message": str(error)})
-            return
-        for page in worksheet(reading, mode)["pages"]:
-            self._picture(reading, page["page"])
-
-    def _picture(self, reading: Reading, page: int) -> None:
-        about = {"kind": "picture", "job_id": reading.job_id, "page": page}
-        try:
-            picture = self._pictures.get((reading.job_id, page))
-            if picture is None:
-                picture = small_picture(self._desk.picture(reading, page))
-                self._pictures.put((reading.job_id, page), picture)
-            self._send({**about, "problem": None}, [picture])
-        except UserError as error:
-            self._send({**about, "problem": str(error)})
