@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -422,3 +423,40 @@ def test_a_refused_key_ends_it_in_one_line(monkeypatch: pytest.MonkeyPatch) -> N
     wanted = replace(order("server:tiny", "server:small"), base_url="http://127.0.0.1:9/v1")
     with pytest.raises(DataError, match="server:tiny: no request can work: HTTP 401: no such key"):
         run(wanted)
+
+
+def test_another_prompt_is_another_question(serve: Serve) -> None:
+    corpus()
+    server = serve(answer=model())
+    shutil.copytree(load_filter(FILTER).folder, FILTER)
+    wanted = order("server:tiny", "server:small", server=server)
+    first = run(wanted)
+    prompt = FILTER / first.ready.package.prompt_file
+    prompt.write_text("Score with care.\n" + prompt.read_text(encoding="utf-8"), encoding="utf-8")
+    second = run(wanted)
+    assert server.mock.seen["answered"] == 200
+    assert second.ready.package.prompt_sha256 != first.ready.package.prompt_sha256
+    config = FILTER / "config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace("at_least: 7.0", "at_least: 6.0"), encoding="utf-8")
+    third = run(wanted)
+    assert server.mock.seen["answered"] == 200, "other tiers cost nothing"
+    assert third.calibration.pairs[0].tiers.flips[0].threshold == 6.0
+
+
+def test_bad_lines_and_the_prefilter_are_set_aside_when_that_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    corpus()
+    with Path("raw.jsonl").open("a", encoding="utf-8") as out:
+        out.write('{"id": "torn", "content": \n')
+    shutil.copytree(load_filter(FILTER).folder, FILTER)
+    (FILTER / "prefilter.py").write_text(
+        "class Filter:\n    def should_label(self, article):\n        return article['language'] == 'id', 'language'\n",
+        encoding="utf-8",
+    )
+    named = labels("people.jsonl", range(60))
+    given = words(f"baseline,{named}", "--skip-bad", "--allow-prefilter", "--replicates", "100")
+    assert main(given) == 0
+    told = json.loads(Path("reports/uplifting_calibration.json").read_text(encoding="utf-8"))
+    assert told["records"] == 30, "every second one is in Indonesian"
+    assert "the prefilter held back 30 (language: 30)" in capsys.readouterr().err
+    [aside] = Path("reports/uplifting_calibration/rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(aside)["line"] == 61
