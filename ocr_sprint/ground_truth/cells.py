@@ -48,7 +48,7 @@ def coded_as(
     kind = np.min_scalar_type(max((len(margin.labels) for margin in margins), default=0))
     return Coded(tuple(margins), np.column_stack([column.astype(kind) for column in columns]))
 
-
+# %% ../../nbs/ground_truth/20_cells.ipynb #cf2bbeca
 @dataclass(frozen=True, eq=False)
 class Coded:
     "For each record its bin in each margin."
@@ -68,7 +68,7 @@ class Coded:
         "Some of the records."
         return Coded(self.margins, self.codes[rows])
 
-
+# %% ../../nbs/ground_truth/20_cells.ipynb #cc3bf098
 def code_records(
     records: Records,
     columns: Sequence[str] = ("tier",),  # text columns that become margins, where there are such
@@ -198,7 +198,7 @@ def comparable_keys(
     keys = pack(Coded(coded.margins, np.concatenate([coded.codes, chosen])))
     return keys[: len(coded.codes)], keys[len(coded.codes) :]
 
-
+# %% ../../nbs/ground_truth/20_cells.ipynb #c2769222
 def _near(
     keys: Keys,
     wanted: Keys,

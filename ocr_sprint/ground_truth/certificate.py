@@ -69,7 +69,7 @@ class Problem:
         "The same problem with some of the cells."
         return replace(self, rows=self.rows[cells], capacity=self.capacity[cells], utility=self.utility[cells])
 
-
+# %% ../../nbs/ground_truth/22_certificate.ipynb #ea103d4d
 def make_problem(
     cells: Cells,
     demands: Sequence[Demand],

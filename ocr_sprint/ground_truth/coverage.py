@@ -56,7 +56,7 @@ class DimensionCoverage(_Part):
     missing: tuple[str, ...]  # ranges of scores that no record has, such as 8-10
     thin: tuple[str, ...]  # ranges of scores that some records have, and fewer than the gates ask for
 
-
+# %% ../../nbs/ground_truth/31_coverage.ipynb #1cb8c6ab
 class Bands(_Part):
     "How often low, middle and high scores of two dimensions meet."
 
@@ -88,7 +88,7 @@ class Gate(_Part):
     level: Literal["ok", "warn", "fail"]
     finding: str
 
-
+# %% ../../nbs/ground_truth/31_coverage.ipynb #0a609110
 class Coverage(_Part):
     "What a corpus covers."
 
@@ -218,7 +218,7 @@ def _dimension(summary: Summary, name: str, index: int, few: int) -> DimensionCo
         thin=ranges(labels, [0 < count < few for count in bins.tolist()]),
     )
 
-
+# %% ../../nbs/ground_truth/31_coverage.ipynb #4247a368
 def cover(
     layout: Layout,
     summary: Summary,
@@ -261,7 +261,7 @@ def cover(
         label_next=label_next(even.bins),
     )
 
-
+# %% ../../nbs/ground_truth/31_coverage.ipynb #7be23f05
 def _redundant(names: Sequence[str], related: Reals) -> tuple[Related, ...]:
     "Pairs of dimensions that move together, the closest first."
     close = [

@@ -97,7 +97,7 @@ def _count_table(coverage: Coverage) -> Table:
     rows: _Rows = [[entry.name, *(part.count for part in entry.distribution)] for entry in coverage.dimensions]
     return Table(["dimension", *labels], rows)
 
-
+# %% ../../nbs/ground_truth/32_coverage_report.ipynb #8f0ea0a4
 FROM_NONE = ((0.0, "rgba(59, 130, 196, 0)"), (1.0, "rgba(59, 130, 196, 1)"))  # on light and on dark paper
 _BOTH_WAYS = ((0.0, "rgba(213, 94, 0, 1)"), (0.5, "rgba(127, 127, 127, 0)"), (1.0, "rgba(59, 130, 196, 1)"))
 
@@ -203,7 +203,7 @@ def _bars(entries: Sequence[Bin], name: str) -> Figure:
     layout = {"barmode": "group", "height": 260, "yaxis": {"tickformat": ".0%"}, "xaxis": {"type": "category"}}
     return Figure(f"{name}: share of the corpus, share asked for, share selected.", {"data": data, "layout": layout})
 
-
+# %% ../../nbs/ground_truth/32_coverage_report.ipynb #0f053936
 def _changes(before: Coverage, after: Coverage) -> list[Section]:
     "What else a selection changed: correlations, tiers, sources."
     names, sections = [entry.name for entry in before.dimensions], []
@@ -238,7 +238,7 @@ def _spread_change(selection: Selection, before: Coverage, after: Coverage) -> T
     columns = ["dimension", "IQR before", "after", "at most", "deviation before", "after", "still missing"]
     return Table(columns, rows, "At most: the widest IQR of a selection that looks at this dimension alone.")
 
-
+# %% ../../nbs/ground_truth/32_coverage_report.ipynb #9442633a
 def comparison_report(
     selection: Selection,
     before: Coverage,

@@ -51,7 +51,7 @@ def _with_sidecars(paths: Sequence[Path], layout: Layout) -> tuple[list[Source],
         account.add(known[1])
     return sources, account
 
-
+# %% ../../nbs/ground_truth/38_in_duckdb.ipynb #e18ee19e
 def _open_pool(database: _Database, sources: Sequence[Source], layout: Layout) -> None:
     "Make the view `pool`."
     scale = layout.scale
@@ -179,7 +179,7 @@ def _records(found: _Rows, pool: _Pool, sources: Sequence[Source]) -> Records:
         layout, tuple(sources), columns["id"].tolist(), ticks, text, columns["file"].astype(np.int16), *places
     )
 
-
+# %% ../../nbs/ground_truth/38_in_duckdb.ipynb #e2c18c5d
 def select_in_duckdb(
     paths: Sequence[Path],
     wish: Wish,

@@ -157,7 +157,7 @@ def _text_of(record: Json, field: str | None) -> str:
             return found
     return ""
 
-
+# %% ../../nbs/ground_truth/33_pool.ipynb #bf51a175
 def group_records(
     records: Records,
     columns: Sequence[str] = (),  # text columns of the records

@@ -127,7 +127,7 @@ def _ends(switches: Reals, sizes: Sequence[int]) -> tuple[tuple[int, int] | None
         found.append((int(on[0]), int(on[-1]) + 1) if len(on) else None)
     return tuple(found)
 
-
+# %% ../../nbs/ground_truth/25a_quartiles.ipynb #08e3dc4a
 def widest_quartiles(
     problem: Problem,  # its size and cells; the first demands are on the dimensions
     dimensions: int,

@@ -55,7 +55,7 @@ def _usable(
             continue
         yield line, found, ticks, layout.texts(record)
 
-
+# %% ../../nbs/ground_truth/00d_records.ipynb #38acbc6e
 def _read_file(
     path: Path,
     layout: Layout,

@@ -106,7 +106,7 @@ class Fault(NamedTuple):
     reason: str  # a class of faults, few words: the account counts by it
     detail: str  # what is wrong with this very record
 
-
+# %% ../../nbs/ground_truth/00a_scores.ipynb #954ca4c1
 @dataclass(frozen=True)
 class Layout:
     "Where the records of a corpus keep what is read from them."

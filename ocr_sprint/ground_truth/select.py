@@ -52,7 +52,7 @@ class Width(NamedTuple):
     reached: float
     proven: float  # no selection that meets the same floors and caps has more
 
-
+# %% ../../nbs/ground_truth/27_select.ipynb #a90fd180
 @dataclass(frozen=True, eq=False)
 class Selection:
     "Chosen rows, and what is known about the choice."
@@ -192,7 +192,7 @@ def _width(plan: Plan, amounts: Reals) -> tuple[int, int] | None:
     reached = iqr_sum([plan.cells.histogram(index, amounts + plan.drawn) for index in dimensions])
     return reached, max(reached, plan.quartiles.proven)
 
-
+# %% ../../nbs/ground_truth/27_select.ipynb #6deb164c
 def choose(
     plan: Plan,
     wish: Wish,
@@ -272,7 +272,7 @@ def _draw_rows(records: Records, wish: Wish) -> npt.NDArray[np.int64]:
     sources = records.columns["source"].codes if wish.source_cap is not None else None
     return np.array(draw(lots, size, None if sources is None else sources.tolist(), wish.source_cap), np.int64)
 
-
+# %% ../../nbs/ground_truth/27_select.ipynb #2fba23ac
 def select(
     records: Records,
     wish: Wish,

@@ -116,7 +116,7 @@ def _column(table: Any, name: str) -> Column:
     codes = np.concatenate([_plain(chunk.indices) for chunk in chunks])
     return Column(codes.astype(np.int32), tuple(chunks[0].dictionary.to_pylist()))
 
-
+# %% ../../nbs/ground_truth/00c_sidecar.ipynb #b981840b
 def sidecar_account(
     path: Path,  # of the labelled file
     layout: Layout,

@@ -124,7 +124,7 @@ class Solution:
         "The largest possible distance from the best selection, as a part of it."
         return 0.0 if self.bound <= 0 else max(0.0, 1 - self.score / self.bound)
 
-
+# %% ../../nbs/ground_truth/25_solver.ipynb #cd240249
 def solve(
     problem: Problem,
     seed: int = 0,  # decides between selections that are equally good

@@ -227,7 +227,7 @@ def _selection(chosen: _Piece, cells: Cells, choice: Choice, wish: Wish, layout:
         None if choice.chances is None else choice.chances[_cells_of(chosen, cells, wish)],
     )
 
-
+# %% ../../nbs/ground_truth/37_spread_out.ipynb #ccc8cd84
 def select_spread_out(
     paths: Sequence[Path],  # each a part; the workers must see them under the same names
     wish: Wish,

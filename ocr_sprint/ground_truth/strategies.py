@@ -108,7 +108,7 @@ def _capped(
     sorted_in = Coded(cells.margins, cells.codes).with_margin(margin, place[cells.codes[:, index]])
     return Cells(sorted_in.margins, sorted_in.codes, cells.counts), Demand(len(names), [cap] * len(large) + [wish.size])
 
-
+# %% ../../nbs/ground_truth/26_strategies.ipynb #f8a96d6b
 class Hard(NamedTuple):
     "What a selection must keep to."
 

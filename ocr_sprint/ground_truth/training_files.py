@@ -41,7 +41,7 @@ class Job:
     notes: tuple[str, ...] = ()  # sentences for the report: what was set aside, filtered, grouped
     errors: Reals | None = None  # of each record's predictions
 
-
+# %% ../../nbs/ground_truth/35_training_files.ipynb #02af8277
 def _manifest(made: TrainingSet, records: Records, job: Job, files: dict[str, Path]) -> dict[str, Json]:
     "What was done, as JSON."
     chosen = made.selection
@@ -157,7 +157,7 @@ def _shortfalls(chosen: Selection) -> Section:
     columns = ["dimension", "score", "available", "asked", "target", "selected", "because", "price"]
     return Section("Shortfalls", text, *_maps(chosen), Table(columns, rows))
 
-
+# %% ../../nbs/ground_truth/35_training_files.ipynb #3dd6da11
 def _examples(records: Records, made: TrainingSet, errors: Reals) -> Section:
     "The records with the largest error, to be looked at before they are learned from."
     rows = made.splits["train"]

@@ -90,7 +90,7 @@ class _Task:
     text: str | None
     reading: _Reading
 
-
+# %% ../../nbs/tools/09_select_training_set.ipynb #f0647afb
 def _built(records: Records, frozen: set[str], task: _Task, notes: list[str]) -> tuple[TrainingSet, Job]:
     "Group, divide and select."
     predictions = task.aside.predictions
