@@ -95,6 +95,19 @@ def test_the_scarcest_scores_are_wanted_first() -> None:
     assert found.label_next[-1].missing == 7
 
 
+def test_a_report_begins_with_what_to_do() -> None:
+    scores = np.column_stack([np.repeat([0, 1, 2, 9], [500, 500, 300, 3])] * 2)
+    found = covered(corpus(scores), size=110)
+    first = coverage_report(found).sections[0]
+    assert first.title == "What to do next"
+    steps = str(first.parts[0]).split("\n")
+    assert steps[0] == "- **Label** about 77 more records with `d0` 3-10: there are 3."
+    assert "ocr_sprint select_training_set --target-size 110" in steps[2]
+    assert "`d0` and `d1` are one question asked twice: their correlation is 1.00." in steps[3]
+    assert found.even == pytest.approx(33 / 110)
+    assert found.even <= found.even_bound
+
+
 def test_a_corpus_that_covers_everything_wants_nothing() -> None:
     scores = np.array([[a, b] for a in range(11) for b in range(11)] * 20)
     assert covered(corpus(scores), size=110).label_next == ()
