@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import resource
@@ -146,13 +147,47 @@ def test_a_returned_number_is_the_exit_code() -> None:
     assert command(three)([]) == 3
 
 
-def test_an_unexpected_error_keeps_its_traceback() -> None:
+UNEXPECTED = [
+    ZeroDivisionError(),
+    OSError("no number"),
+    FileNotFoundError(errno.ENOENT, "No such file or directory", "a.pdf"),
+    ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+    PermissionError(errno.EPERM, "Operation not permitted"),  # of a signal or a socket: there is no file
+]
+
+
+@pytest.mark.parametrize("error", UNEXPECTED, ids=repr)
+def test_an_unexpected_error_keeps_its_traceback(error: Exception) -> None:
     def bug() -> int | None:
         """Fail."""
-        raise ZeroDivisionError
+        raise error
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(type(error)):
         command(bug)([])
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_disk_that_refuses_is_one_line_with_the_file(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    def write_letter() -> int | None:
+        """Fail."""
+        raise OSError(number, os.strerror(number), "corpus.jsonl")
+
+    assert command(write_letter)([]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith(f"ocr_sprint write_letter: corpus.jsonl: {os.strerror(number)}; ")
+    assert (out, len(err.splitlines())) == ("", 1)
+
+
+@pytest.mark.parametrize("line", [["--help"], ["completion", "bash"]], ids=" ".join)
+def test_output_into_a_full_disk_is_one_line(line: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        words = [sys.executable, "-m", "ocr_sprint.tools.cli", *line]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [
+        f"{' '.join(['ocr_sprint', *line[:-1]])}: standard output or a temporary file: No space left on device;"
+        " free space there, or name another place"
+    ]
 
 
 SCRIPT = """
@@ -227,9 +262,8 @@ def test_ctrl_c_exits_with_130_and_one_line(script: list[str]) -> None:
 
 
 def test_every_command_has_its_docstrings_first_line_and_notes() -> None:
-    for name, (target, line) in COMMANDS.items():
+    for name, line in COMMANDS.items():
         function = load(name)
-        assert target == f"ocr_sprint.tools.{name}:{name}"
         assert (inspect.getdoc(function) or "").splitlines()[0] == line
         notes = docments(function)
         assert [parameter for parameter in inspect.signature(function).parameters if not notes[parameter]] == []
@@ -257,7 +291,7 @@ def test_both_doors_lead_to_the_same_place(name: str, flag: str) -> None:
 def test_the_overview_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for name, (_, line) in COMMANDS.items():
+    for name, line in COMMANDS.items():
         assert f"  {name} " in shown
         assert line in shown
     assert cli.main(["--version"]) == 0
@@ -320,3 +354,28 @@ def test_zsh_knows_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     script = capsys.readouterr().out
     assert script.startswith("#compdef ocr_sprint")
     assert all(f"    {name}:'" in script for name in COMMANDS)
+
+
+BROKEN = """
+import sys
+sys.modules["ocr_sprint.tools.verify"] = None  # what Python takes for a module that is not there
+from ocr_sprint.tools.cli import main
+raise SystemExit(main(sys.argv[1:]))
+"""
+ABSENT = "ocr_sprint.tools.verify cannot be imported (import of ocr_sprint.tools.verify halted; None in sys.modules)"
+
+
+def test_a_tool_that_is_not_there_takes_no_other_with_it() -> None:
+    again = "install ocr_sprint again, with its extras\n"
+    assert run("-c", BROKEN, "verify", "--help") == (1, b"", f"ocr_sprint verify: {ABSENT}; {again}".encode())
+    assert run("-c", BROKEN, "diff", "--help") == run("-m", "ocr_sprint.tools.cli", "diff", "--help")
+    assert run("-c", BROKEN, "--help") == run("-m", "ocr_sprint.tools.cli", "--help")
+    code, script, said = run("-c", BROKEN, "completion", "bash")
+    assert (code, said.decode()) == (0, f"ocr_sprint completion: left out verify: {ABSENT}; {again}")
+    assert complete(script.decode(), "ocr_sprint") >= set(COMMANDS) - {"verify"}
+
+
+def test_every_command_is_in_the_repository() -> None:
+    root = Path(__file__).parent.parent
+    done = subprocess.run(["git", "ls-files", "ocr_sprint/tools"], cwd=root, capture_output=True, text=True, check=True)
+    assert {f"ocr_sprint/tools/{name}.py" for name in COMMANDS} <= set(done.stdout.split())

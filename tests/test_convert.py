@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import re
 import sqlite3
+import sys
 from pathlib import Path
 
 import datasets
@@ -13,6 +15,7 @@ from convert_samples import add_letter, fill, in_schema_order, text_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from review_samples import Ticking
+from small_disk import on_a_small_disk
 
 from ocr_sprint.core.canonical import encode, sha256_hex
 from ocr_sprint.core.errors import DataError, UsageError
@@ -363,6 +366,22 @@ def test_a_failure_leaves_the_folder_before_it(store, tmp_path):
         convert(store, out, shape=lambda _: in_schema_order(None))
     assert contents(out) == before
     assert {path.name for path in tmp_path.iterdir() if not path.name.startswith("store.db")} == {"out"}
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_folder_before_it(store, tmp_path):
+    fill(store, 5)
+    folder, disk = tmp_path / "data", tmp_path / "disk"
+    convert(store, folder / "out", shape=in_schema_order)
+    before = contents(folder)
+    for number in range(30):
+        add_letter(store, 100 + number, ocr_text=os.urandom(12_000).hex())
+    words = ["--store", f"sqlite:///{tmp_path}/store.db", "--no-approved-only", "--no-verified-only"]
+    tool = [sys.executable, "-m", "ocr_sprint.tools.convert"]
+    done = on_a_small_disk(folder, disk, [*tool, *words, "--out", str(disk / "out")])
+    said = done.stderr.decode()
+    assert (done.returncode, len(said.splitlines())) == (1, 1), said
+    assert re.match(f"ocr_sprint convert: {disk}/out: (No space left on device|File too large); .+ stays$", said)
+    assert contents(folder) == before
 
 
 def test_a_folder_that_cannot_take_its_place_leaves_the_older_one(store, tmp_path, monkeypatch):

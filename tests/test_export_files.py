@@ -6,8 +6,6 @@ import gzip
 import json
 import os
 import re
-import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from pathlib import Path
 import pytest
 from export_samples import DAMAGE, PERIHAL, by_hand, filled, rows_of
 from review_samples import Ticking, new_job
+from small_disk import ENVIRONMENT, limited, on_a_small_disk
 from sqlalchemy import Text
 from sqlalchemy.dialects import postgresql
 
@@ -39,7 +38,6 @@ from ocr_sprint.review.store import open_store
 from ocr_sprint.review.verify_corpus import verify_corpus
 from ocr_sprint.tools.export_ground_truth import main
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 TOOL = [sys.executable, "-m", "ocr_sprint.tools.export_ground_truth"]
 
 
@@ -135,11 +133,6 @@ def test_a_file_is_whole_or_as_before(store, tmp_path):
     assert beside(corpus) == PAPERS | {".gz", ".gz.manifest.json", ".gz.index.tsv"}
 
 
-def limited(size):
-    """No file may grow beyond so many bytes: what a full disk looks like to a program."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
 @pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "jsonl.zst", "parquet", "csv"])
 def test_a_full_disk_leaves_the_previous_file(new_url, tmp_path, form):
     url = new_url("sqlite")
@@ -165,34 +158,6 @@ def test_a_full_disk_leaves_the_previous_file(new_url, tmp_path, form):
         assert {file: file.read_bytes() for file in folder.iterdir()} == before
     assert subprocess.run(words, capture_output=True, env=ENVIRONMENT, check=False).returncode == 0
     assert read_manifest(manifest_path(path)).lines == 202
-
-
-# A file system of 400 KB that only this process sees. What lies in the first folder is on it at the beginning, and what
-# lies on it at the end is in that folder. 99: the machine lets nobody mount anything.
-ON_A_SMALL_DISK = """
-folder="$1" disk="$2" && shift 2
-mkdir -p "$disk" && mount -t tmpfs -o size=400k small "$disk" || exit 99
-cp -a "$folder/." "$disk"
-"$@"
-code=$?
-rm -r "$folder" && cp -a "$disk" "$folder"
-exit $code
-"""
-
-
-def on_a_small_disk(folder, disk, words):
-    """Run a command that writes to `disk`, which begins as a copy of `folder`; `folder` is then what it came to."""
-    sandbox = ["unshare", "--mount", "--map-root-user", "sh", "-c", ON_A_SMALL_DISK, "sh", str(folder), str(disk)]
-    if shutil.which("unshare"):
-        done = subprocess.run([*sandbox, *words], capture_output=True, env=ENVIRONMENT, check=False)
-        if done.returncode != 99 and b"unshare:" not in done.stderr:
-            return done
-    shutil.rmtree(disk, ignore_errors=True)
-    shutil.copytree(folder, disk)
-    done = subprocess.run(words, capture_output=True, env=ENVIRONMENT, preexec_fn=limited(400 * 1024), check=False)
-    shutil.rmtree(folder)
-    disk.rename(folder)
-    return done
 
 
 @pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "parquet", "csv.zst"])

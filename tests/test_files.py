@@ -134,6 +134,20 @@ def test_a_line_without_an_end_is_an_error_not_a_full_memory(monkeypatch: pytest
         list(read_jsonl(Path("in.jsonl")))
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_of_several_files_the_one_that_does_not_fit_is_named(folder: Path, suffix: str) -> None:
+    full = folder / f"full{suffix}"
+    full.symlink_to("/dev/full")
+    with (
+        pytest.raises(OSError, match="No space left on device") as caught,
+        atomic_writer(full) as first,
+        atomic_writer(folder / "fits.jsonl") as second,
+    ):
+        second.write(b"1\n")
+        first.write(os.urandom(300_000))
+    assert caught.value.filename == str(full)
+
+
 @pytest.mark.usefixtures("folder")
 def test_an_empty_quarantine_replaces_an_old_one() -> None:
     Path("rejected.jsonl").write_text("from last week\n")
