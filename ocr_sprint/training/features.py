@@ -77,7 +77,7 @@ def _mix(
 def _word_hashes(words: Sequence[str]) -> npt.NDArray[np.uint64]:
     return np.fromiter((zlib.crc32(word.encode(errors="surrogatepass")) for word in words), np.uint64, len(words))
 
-
+# %% ../../nbs/training/02_features.ipynb #ba980138
 def count_texts(
     texts: Sequence[str],
 ) -> Counts:

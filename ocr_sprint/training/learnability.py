@@ -187,7 +187,7 @@ def _lesson(name: str, gram: Double, labels: Double, permutations: int, seed: in
     curve = learning_curve(gram, labels, seed)
     return Lesson(name, len(labels), False, p, explained, float(np.abs(errors).mean()), constant, curve)
 
-
+# %% ../../nbs/training/11_learnability.ipynb #5102b923
 def learnability(
     texts: Texts,
     groups: npt.NDArray[np.int64],  # of each text

@@ -101,7 +101,7 @@ def measure(
         found.append(Measure(name, len(true), *own, None if math.isnan(rank) else rank))
     return found
 
-
+# %% ../../nbs/training/05_metrics.ipynb #74415d8c
 def measures_table(
     measures: Sequence[Measure],
 ) -> Table:

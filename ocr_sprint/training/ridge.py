@@ -106,7 +106,7 @@ def best_penalties(
 
 Spectra: TypeAlias = dict[bytes, Spectrum]  # by the rows that a pattern knows
 
-
+# %% ../../nbs/training/03_ridge.ipynb #6c8e6ef7
 def exactly(
     gram: Double,
     labels: Double,  # NaN where unknown
@@ -153,7 +153,7 @@ def solve_all(
     seen: npt.NDArray[np.bool_],  # which texts each column sees
     penalties: Double,  # a row per try, a column per model; the first row is the smallest
     *,
-    tolerance: float = 2e-3,  # of what is left, relative to the labels
+    tolerance: float = 1e-2,  # of what is left, relative to the labels
     rounds: int = 80,
 ) -> Single:  # for each try the share of each text in each model
     "Solve the ridge of every column by conjugate gradients, for several penalties at once."
@@ -226,7 +226,7 @@ def _in_folds(
     own = duals[best, :, every].T.astype(np.float64)
     return Ridge(own, means[:width], tries[best, every], answers[best, :, every].T)
 
-
+# %% ../../nbs/training/03_ridge.ipynb #d98fa646
 class Fitter:
     "Fits models on the same texts, again and again: what depends on the texts alone is computed once."
 

@@ -130,7 +130,7 @@ def _boards(texts: Texts, groups: npt.NDArray[np.int64], seeds: int) -> list[_Bo
         boards.append(_Board(gram, texts.scores, texts.scale, groups, test))
     return boards
 
-
+# %% ../../nbs/training/10_simulation.ipynb #2c1d03f0
 def simulate(
     texts: Texts,  # with all labels known; up to some two thousand
     groups: npt.NDArray[np.int64],

@@ -74,7 +74,7 @@ def _groups(parts: Mapping[str, Texts], copies: bool) -> dict[str, npt.NDArray[n
         )
     return {name: groups[where == name] for name in parts}
 
-# %% ../../nbs/training/13_train.ipynb #16d4aef3
+# %% ../../nbs/training/13_train.ipynb #fa48d7e7
 def _summary(texts: int, where: str, measures: Sequence[Measure]) -> str:
     "How good the student is, in two sentences."
     better = [m for m in measures if m.high < m.constant]
@@ -84,7 +84,7 @@ def _summary(texts: int, where: str, measures: Sequence[Measure]) -> str:
         f"Trained on {texts:,} texts. {where} its mean error is {error:.2f} points, where the median of each dimension "
         f"errs by {constant:.2f}; it beats the median in {len(better)} of {len(measures)} dimensions."
     )
-    return text + (f" Not learned: {', '.join(rest)}." if rest else "")
+    return text + (f" Not shown to beat it: {', '.join(rest)}." if rest else "")
 
 
 def _gains_table(gains: Sequence[Gain]) -> Table:
@@ -175,7 +175,7 @@ def _write_predictions(
                 line = prediction_line(own, part.dimensions, values, labels.tolist(), digest, name)
                 out.write(encode(line) + b"\n")
 
-
+# %% ../../nbs/training/13_train.ipynb #d588353f
 def train_files(
     wanted: Wanted,
 ) -> Trained:
