@@ -146,7 +146,11 @@ def test_a_batch_that_is_under_way_counts_against_the_cap(order: Order, server: 
     capped = replace(order, max_cost=0.06)
 
     async def interrupted() -> Done:
-        return await asyncio.wait_for(label(capped), 0.5)
+        task, journal = asyncio.create_task(label(capped)), order.output_dir / "uplifting/journal.jsonl"
+        while not journal.exists() or b'"submitted"' not in journal.read_bytes():
+            await asyncio.sleep(0.02)
+        task.cancel()
+        return await task
 
     assert asyncio.run(interrupted()).ending == "interrupted"
     with pytest.raises(UsageError, match="1 batches are with the provider and are paid for; go on with --batch"):
