@@ -460,3 +460,19 @@ def test_bad_lines_and_the_prefilter_are_set_aside_when_that_is_wanted(capsys: p
     assert "the prefilter held back 30 (language: 30)" in capsys.readouterr().err
     [aside] = Path("reports/uplifting_calibration/rejected.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(aside)["line"] == 61
+
+
+def test_where_nothing_varies_nothing_is_recommended() -> None:
+    with (
+        Path("raw.jsonl").open("w", encoding="utf-8") as out,
+        Path("people.jsonl").open("w", encoding="utf-8") as people,
+    ):
+        for n in range(20):
+            out.write(json.dumps({"id": f"a-{n:03}", "content": f"{n}"}) + "\n")
+            people.write(json.dumps({"id": f"a-{n:03}", **dict.fromkeys(DIMENSIONS, 0)}) + "\n")
+    done = run(order("file:people.jsonl", "baseline"))
+    assert done.recommendation.oracle is None
+    assert done.recommendation.verdicts[0].grade == "nothing varies"
+    assert "All texts got the same score of baseline and people" in done.recommendation.reason
+    write_calibration(done, Path("reports/one.md"))
+    assert "| nothing varies" in Path("reports/one.md").read_text(encoding="utf-8")
