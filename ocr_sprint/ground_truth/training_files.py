@@ -84,7 +84,7 @@ def _manifest(made: TrainingSet, records: Records, job: Job, files: dict[str, Pa
     )
     return {**document, "splits": splits}
 
-# %% ../../nbs/ground_truth/35_training_files.ipynb #51821302
+# %% ../../nbs/ground_truth/35_training_files.ipynb #9d115644
 def _verdict(chosen: Selection) -> str:
     "Score and bound in a sentence."
     size, score, bound = f"{chosen.wish.size:,} records by {chosen.wish.strategy}", chosen.score, chosen.bound
@@ -100,10 +100,10 @@ def _verdict(chosen: Selection) -> str:
     return f"{size}: score {score:.4f}, where 1 is a set that has every place filled. {proof}{wide}"
 
 
-def _steps(made: TrainingSet) -> str:
+def _steps(made: TrainingSet, division: Division) -> str:
     "What to do with the files, as a list."
     chosen, train = made.selection, len(made.splits["train"])
-    kind = "in the corpus's own shape" if made.distances.get("test", 0) < 0.1 else "in the selection's shape"
+    kind = "in the selection's shape" if division.test == "covered" else "in the corpus's own shape"
     steps = [
         f"**Train** on `train.jsonl` ({train:,} records) and judge by `test.jsonl`, which is {kind}.",
         "**Weigh** the records with `weights.jsonl` where the corpus's own distribution matters: the training set is "
@@ -157,7 +157,7 @@ def _shortfalls(chosen: Selection) -> Section:
     columns = ["dimension", "score", "available", "asked", "target", "selected", "because", "price"]
     return Section("Shortfalls", text, *_maps(chosen), Table(columns, rows))
 
-# %% ../../nbs/ground_truth/35_training_files.ipynb #3dd6da11
+# %% ../../nbs/ground_truth/35_training_files.ipynb #19ccd66a
 def _examples(records: Records, made: TrainingSet, errors: Reals) -> Section:
     "The records with the largest error, to be looked at before they are learned from."
     rows = made.splits["train"]
@@ -178,7 +178,7 @@ def selection_report(
     settings: _Rows = [[name, str(value)] for name, value in (asdict(wish) | asdict(job.division)).items()]
     away = "How far each split is from the shape of the corpus: the mean share of records in the wrong bin."
     sections = [
-        Section("What to do next", _steps(made)),
+        Section("What to do next", _steps(made, job.division)),
         Section("Splits", Table(["split", "records", "from the corpus's shape"], splits, away)),
         _shortfalls(chosen),
         Section("Records", job.account.summary() + ".", *job.notes),
