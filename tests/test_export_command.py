@@ -9,6 +9,7 @@ import pytest
 from export_samples import DAMAGE, by_hand, filled
 from review_samples import Ticking, new_job
 
+from ocr_sprint.core.canonical import sha256_hex
 from ocr_sprint.review.export import Filters, export_lines
 from ocr_sprint.review.filters import ALL
 from ocr_sprint.review.store import open_store
@@ -67,6 +68,30 @@ def test_the_command_writes_a_file_and_prints_statistics(store, command, tmp_pat
     assert out.read_bytes() == b"".join(export_lines(store, Filters(has_corrections=True, limit=1)))
     assert json.loads(data)["approved_jobs"] == 2
     assert "1 lines, sha256" in said
+
+
+def test_an_export_of_nothing_says_how_many_letters_wait(store, command, tmp_path):
+    for number in range(3):
+        store.add_job(**new_job(number))
+    said = "0 lines; 3 letters wait for approval, 0 are approved, 0 wait to be read\n"
+    assert command() == (0, b"", said)
+    code, out, err = command("--out", tmp_path / "corpus.jsonl")
+    assert (code, out, err.splitlines(keepends=True)[1:]) == (0, b"", [said])
+    assert "letters wait" not in command("--no-approved-only")[2]
+    assert json.loads(command("--print-stats")[2])["total_jobs"] == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst", "corpus.csv", "corpus.parquet"]
+)
+def test_the_digest_that_is_said_of_the_file_is_the_files(store, command, tmp_path, name):
+    filled(store)
+    path = tmp_path / name
+    assert command("--out", path, "--format", name.split(".")[1])[0] == 0
+    said = command("--out", path, "--format", name.split(".")[1])[2]
+    lines, of_file = (sha256_hex(raw) for raw in (b"".join(export_lines(store)), path.read_bytes()))
+    both = f"sha256 of the lines {lines}, of the file {of_file}"
+    assert said == f"wrote {path}: 2 lines, {f'sha256 {lines}' if name == 'corpus.jsonl' else both}\n"
 
 
 def test_strict_ends_with_three_and_no_file(store, command, tmp_path):
