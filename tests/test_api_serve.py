@@ -176,3 +176,13 @@ def test_a_taken_port_is_said_before_anything_starts(tmp_path, monkeypatch, caps
         assert main(["--port", str(port), "--store", f"sqlite:///{tmp_path}/store.db"]) == 2
     assert f"127.0.0.1:{port} cannot be had" in capsys.readouterr().err
     assert not Path("ocr_sprint-snapshots").exists()
+
+
+@pytest.mark.parametrize("place", ["/proc/ocr_sprint", "/dev/null", "/dev/null/snapshots"])
+def test_a_folder_that_cannot_be_had_is_one_line_before_the_address(tmp_path, capsys, place):
+    assert (
+        main(["--store", f"sqlite:///{tmp_path}/store.db", "--port", "0", "--workers", "0", "--snapshots", place]) == 2
+    )
+    said = capsys.readouterr().err
+    assert said.startswith(f"ocr_sprint serve: --snapshots {place}: cannot be made (")
+    assert len(said.splitlines()) == 1

@@ -58,6 +58,18 @@ def _listen(
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error
         raise UsageError(f"{host}:{port} cannot be had ({reason}); name another --host or --port") from None
 
+# %% ../../nbs/tools/20_serve.ipynb #7d0e3b30
+def _have_folder(
+    folder: Path,
+) -> None:
+    "Make the folder of the snapshots; UsageError when it cannot be had."
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--snapshots {folder}: cannot be made ({error.strerror}); name another folder") from None
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise UsageError(f"--snapshots {folder}: may not be written; name another folder")
+
 # %% ../../nbs/tools/20_serve.ipynb #08323da1
 _PAUSE = 5.0  # seconds before a worker is started again
 _CALLED_WRONGLY = 2
@@ -155,7 +167,7 @@ def _run(
     )
     uvicorn.Server(config).run(sockets=[listening])
 
-# %% ../../nbs/tools/20_serve.ipynb #5feea7c2
+# %% ../../nbs/tools/20_serve.ipynb #1f96bd21
 def serve(
     host: str = "127.0.0.1",  # address to listen at; others than this machine's need a store with tokens
     port: int = 8000,  # 0: any that is free
@@ -182,6 +194,7 @@ def serve(
     with open_store(store, validate=parse_result) as opened:
         _check_host(opened, host)
         with _listen(host, port) as listening:
+            _have_folder(snapshots)
             address, number = listening.getsockname()[:2]
             shown = f"[{address}]" if ":" in address else address
             print(f"serving at http://{shown}:{number}", file=sys.stderr, flush=True)
