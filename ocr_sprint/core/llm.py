@@ -88,7 +88,7 @@ def find_key(
         return None
     return stored
 
-# %% ../../nbs/core/10_llm.ipynb #3cce896f
+# %% ../../nbs/core/10_llm.ipynb #a89762df
 def _key_for(name: ModelName) -> str | None:
     "The key, or a UsageError that says where to put it; servers of one's own need none."
     key = find_key(name.provider)
@@ -101,7 +101,7 @@ def _key_for(name: ModelName) -> str | None:
         keep_out(key)
     return key
 
-
+# %% ../../nbs/core/10_llm.ipynb #cf98808c
 def open_oracle(
     name: str | ModelName,  # an alias or PROVIDER:MODEL
     *,

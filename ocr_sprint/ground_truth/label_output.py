@@ -90,7 +90,7 @@ def _line(article: Article, place: Place, asking: Asking, written: Written) -> b
     written.tiers[str(label["tier"])] += 1
     return encode(record) + b"\n"
 
-# %% ../../nbs/ground_truth/03f_label_output.ipynb #4032316d
+# %% ../../nbs/ground_truth/03f_label_output.ipynb #1558fd06
 def write_labels(
     plan: Plan,
     state: State,
@@ -120,7 +120,7 @@ def write_labels(
         out.write(orjson.dumps(summary(plan, state, asking, written), option=orjson.OPT_INDENT_2) + b"\n")
     return written
 
-
+# %% ../../nbs/ground_truth/03f_label_output.ipynb #0c0bf91c
 def summary(
     plan: Plan,
     state: State,

@@ -143,7 +143,7 @@ def _homes(answer: dict[str, Json]) -> list[dict[str, Json]]:
     inner = [answer.get(name) for name in ("dimensions", "scores")]
     return [*homes, *(part for part in inner if isinstance(part, dict)), answer]
 
-# %% ../../nbs/ground_truth/03_label_reply.ipynb #f3fb4346
+# %% ../../nbs/ground_truth/03_label_reply.ipynb #1c8ef49b
 def _dimension(
     homes: list[dict[str, Json]],
     name: str,
@@ -173,7 +173,7 @@ def _content_type(
         raise ValueError(f"content_type: {str(kind)[:60]} is no text")
     return kind
 
-
+# %% ../../nbs/ground_truth/03_label_reply.ipynb #29ec6fd1
 def read_analysis(
     config: Config,
     answer: dict[str, Json],
