@@ -173,7 +173,7 @@ def _alpha_and_error(
         alpha[name], mae[name] = found["alpha"], found["mae"]
     return alpha, mae
 
-
+# %% ../../nbs/ground_truth/06b_calibration.ipynb #63a38b76
 def judge_candidate(
     config: Config,
     ids: Sequence[str],
@@ -239,7 +239,7 @@ class Calibration:
         "The overall scores of the candidates that are taken through a map."
         return {each.oracle: np.array(each.mapped_overall, float) for each in self.candidates if each.kind}
 
-
+# %% ../../nbs/ground_truth/06b_calibration.ipynb #fa984ee0
 def _spread(config: Config, ratings: Ratings, measure: str) -> Spread:
     column = ratings.column(measure)
     scores = column[~np.isnan(column)]

@@ -49,7 +49,7 @@ def _statistics(pair: Pair) -> list[Table]:
     first = Table(["measure", "n", *_ERRORS.values(), "limits"], errors, caption)
     return [first, Table(["measure", *_BEYOND_CHANCE.values()], chance, f"{pair.one} and {pair.other}, beyond chance.")]
 
-
+# %% ../../nbs/ground_truth/08b_calibration_evidence.ipynb #7d3e4ecd
 def _agreement(done: Calibrated) -> Section:
     "Each candidate with the reference, and all together."
     found = done.calibration

@@ -67,7 +67,7 @@ def _alpha(pairs: Sequence[Pair], one: str, other: str, measure: str) -> float |
             return pair.measures[measure].statistics.get("alpha_interval", Interval()).value
     return None
 
-
+# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #2bfb21a2
 def agreement_heatmap(
     calibration: Calibration,
 ) -> Figure:

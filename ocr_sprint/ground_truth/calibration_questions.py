@@ -67,7 +67,7 @@ def _draw(order: Order, package: Filter, labels: Sequence[Mapping[str, Analysis]
                 raise DataError(f"{mine}: no id in it is one of {where}; label texts of that source") from None
             raise
 
-
+# %% ../../nbs/ground_truth/07a_calibration_questions.ipynb #ee210a9d
 def _sample(
     order: Order, package: Filter, labels: Sequence[Mapping[str, Analysis]], say: Callable[[str], None]
 ) -> Plan:

@@ -132,7 +132,7 @@ def as_json(
         **{name: getattr(done.calibration, name) for name in done.calibration.__dataclass_fields__},
     }
 
-
+# %% ../../nbs/ground_truth/08c_calibration_report.ipynb #78829212
 def report_files(
     path: Path,  # ends in .md, .html or .json
 ) -> dict[str, Path]:  # by suffix

@@ -56,7 +56,7 @@ def _said(verdict: Verdict) -> str:
 def _percent(share: Interval) -> str | None:
     return None if share.value is None else f"{share.value:.0%}"
 
-
+# %% ../../nbs/ground_truth/08a_calibration_summary.ipynb #313389d8
 def _oracle_row(done: Calibrated, candidate: Candidate) -> list[Value]:
     "A candidate in the table of all."
     verdict = next((each for each in done.recommendation.verdicts if each.oracle == candidate.oracle), None)
@@ -122,7 +122,7 @@ def _about_groups(done: Calibrated) -> list[str]:
             told.append(f"{oracle} has another bias on some texts than on the rest: {', '.join(apart)}; see Subgroups.")
     return told
 
-
+# %% ../../nbs/ground_truth/08a_calibration_summary.ipynb #bd3fb54c
 def _reservations(done: Calibrated) -> list[str]:
     "What a reader must know before trusting the recommendation."
     found, told = done.calibration, []

@@ -75,6 +75,8 @@ _SENTENCES: Mapping[str, Sequence[str]] = {
         "The wonder is that nobody had looked.",
     ),
 }
+
+# %% ../../nbs/tools/04a_demo_labels.ipynb #a67df6ea
 _PLACES = ("Rejo", "Sumber", "Karang", "Tirta", "Wana", "Giri")
 _FILLING = "The road to {place} is long. Buses go on Mondays. A market is held near the bridge."
 
