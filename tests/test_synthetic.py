@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from ocr_sprint.core.canonical import decode
+from ocr_sprint.core.errors import UsageError
 from ocr_sprint.documents.dice import Dice
 from ocr_sprint.documents.fiction import LAYOUTS, Layout, fictitious
 from ocr_sprint.documents.identifiers import Identifier, check_identifier
@@ -285,6 +286,19 @@ def test_files_and_manifest(tmp_path: Path) -> None:
         assert entry["seed"] == letter.seed
         assert [tuple(size) for size in entry["pages"]] == list(letter.pages)
         assert [box["text"] for box in entry["boxes"]] == [one.text for one in letter.boxes]
+
+
+def test_other_letters_in_the_folder_stay(tmp_path: Path) -> None:
+    write_letters(tmp_path, 2, 3, levels=("digital",))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    write_letters(tmp_path, 2, 3, levels=("digital",))
+    with pytest.raises(UsageError, match=r"001\.pdf: is there already and is another letter"):
+        write_letters(tmp_path, 2, 4, levels=("digital",))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    (tmp_path / "001.pdf").unlink()
+    with pytest.raises(UsageError, match=r"001\.json: is there already"):
+        write_letters(tmp_path, 2, 4, levels=("digital",))
+    assert not (tmp_path / "001.pdf").exists()
 
 
 def test_scans_hold_no_text() -> None:

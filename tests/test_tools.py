@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from ocr_sprint.core.errors import DataError
 from ocr_sprint.core.files import file_sha256
+from ocr_sprint.documents import pipeline
 from ocr_sprint.documents.letter import parse_result
 from ocr_sprint.review.edits import plan
 from ocr_sprint.review.replay import Event
@@ -212,3 +213,16 @@ def test_a_reviewer_puts_right_what_differs(tmp_path: Path) -> None:
         pytest.raises(DataError, match=r"001\.pdf: the letter was not read \(no job\)"),
     ):
         demo.review(store, tmp_path, by="penguji")
+
+
+def test_the_demo_names_each_letter_as_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_one(*_: object, **__: object) -> Iterator[pipeline.Ingested]:
+        yield pipeline.Ingested(Path("letters/001.pdf"), "a", False, None)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "ingest", read_one)
+    with pytest.raises(KeyboardInterrupt):
+        demo.demo(tmp_path, n=1)
+    assert capsys.readouterr().err.splitlines()[-1] == "   1 of 1: 001.pdf"

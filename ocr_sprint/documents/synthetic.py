@@ -142,7 +142,7 @@ def letters(
         for index, (level, layout) in enumerate(turns)
     )
 
-# %% ../../nbs/documents/08_synthetic.ipynb #9b8d40ee
+# %% ../../nbs/documents/08_synthetic.ipynb #ecb1d23c
 def _entry(name: str, letter: Letter) -> Json:
     boxes: list[Json] = [
         {"page": one.page, "box": [round(value, 2) for value in one.box], "text": one.text, "paths": list(one.paths)}
@@ -158,6 +158,15 @@ def _entry(name: str, letter: Letter) -> Json:
     }
 
 
+def _not_another(
+    path: Path,
+    data: bytes,  # what is to be written there
+) -> None:
+    "UsageError when something else stands there: it may be a real letter, and what was made can be made again."
+    if path.exists() and (not path.is_file() or path.read_bytes() != data):
+        raise UsageError(f"{path}: is there already and is another letter; name another folder, or empty this one")
+
+# %% ../../nbs/documents/08_synthetic.ipynb #f051f56a
 def write_letters(
     out: Path,  # folder; made when it is missing
     n: int,
@@ -168,12 +177,15 @@ def write_letters(
     pen: bool = False,  # serial and day are written by hand, which digital letters cannot show
     progress: bool = False,  # a bar on stderr
 ) -> list[Path]:  # the letters' files
-    "Write a set of letters with their truth and a manifest; every file appears whole or not at all."
+    "Write a set of letters, whole files, with their truth and a manifest; UsageError where other letters stand."
     files, made = [], letters(n, seed, levels=levels, layouts=layouts, pen=pen)
     with atomic_writer(out / "manifest.jsonl") as manifest:
         for index, letter in enumerate(tqdm(made, total=n, unit="letter", disable=not progress), start=1):
             file = out / f"{index:03}{letter.suffix}"
-            for path, data in ((file, letter.data), (file.with_suffix(".json"), result_json(letter.truth))):
+            papers = {file: letter.data, file.with_suffix(".json"): result_json(letter.truth)}
+            for path, data in papers.items():
+                _not_another(path, data)
+            for path, data in papers.items():
                 with atomic_writer(path) as target:
                     target.write(data)
             manifest.write(encode(_entry(file.name, letter)) + b"\n")

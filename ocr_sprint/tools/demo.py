@@ -107,7 +107,10 @@ def demo(
     write_letters(letters, n, seed, levels=("clean", "medium", "clean", "medium", "digital"))
     with open_store(f"sqlite:///{out / 'store.db'}", validate=parse_result) as store:
         _say("2. reading them with PaddleOCR")
-        done = list(ingest([letters], store, processes=processes))
+        done = []
+        for each in ingest([letters], store, processes=processes, progress=False):
+            done.append(each)
+            _say(f"   {len(done)} of {n}: {each.path.name}")
         known = sum(each.known for each in done)
         _say(f"   {len(done) - known} read, {known} known from before")
         _say("3. correcting what was misread, and approving")
