@@ -198,7 +198,7 @@ def ingest(
     store: JobStore,
     *,
     name: EngineName = "paddle",  # the OCR engine
-    processes: int = 1,  # worker processes, each with an engine and one thread; about 0.8 GB each
+    processes: int = 1,  # worker processes, each with an engine and one thread; about 0.6 GB each
     client: Client | None = None,  # a Dask cluster instead
     rerun: bool = False,  # whether documents that were read before are read again
     progress: bool | None = None,  # a bar on the standard error; None: in a terminal or notebook

@@ -59,7 +59,7 @@ class Readers:
     def __init__(
         self,
         name: EngineName = "paddle",  # the OCR engine
-        processes: int = 1,  # each with an engine of about 0.3 GB
+        processes: int = 1,  # each with an engine of about 0.6 GB
         *,
         megabytes: int = 2048,  # what a document may take on top
         seconds: int = 600,  # of computing, for one document; twice as much by the clock

@@ -27,7 +27,7 @@ __all__ = ['main', 'ingest']
 def ingest(
     paths: Sequence[Path],  # PDF and image files, and folders of them
     engine: Literal["paddle", "rapidocr", "tesseract"] = "paddle",  # what recognises pages without a text layer
-    processes: int = 1,  # worker processes, each with an engine of about 0.8 GB
+    processes: int = 1,  # worker processes, each with an engine of about 0.6 GB
     rerun: bool = False,  # read documents again that were read before; their results are archived, approvals revoked
     store: str | None = None,  # store's URL; else $OCR_SPRINT_STORE, else sqlite:///ocr_sprint.db
     json: bool = False,  # a line of JSON for each file instead of a line of text

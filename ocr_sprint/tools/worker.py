@@ -177,7 +177,7 @@ def _report(task: Task, state: _State, error: str | None, json: bool) -> None:
 # %% ../../nbs/tools/10_worker.ipynb #869c4625
 def worker(
     engine: Literal["paddle", "rapidocr", "tesseract"] = "paddle",  # what recognises pages without a text layer
-    processes: int = 1,  # letters read at the same time, each in a process with an engine of about 0.3 GB
+    processes: int = 1,  # letters read at the same time, each in a process with an engine of about 0.6 GB
     once: bool = False,  # end after one letter, or when none waits
     drain: bool = False,  # end when none waits, instead of waiting for more
     seconds: int = 600,  # of computing that a letter may take
