@@ -222,18 +222,22 @@ def kills(folder: Path, count: int = 100) -> None:
     """A run of 2,000 records that is killed at random points, again and again."""
     chance, source = random.Random(1), corpus(folder / "raw.jsonl", 2_000)
     labels = folder / "labels" / "uplifting"
+    journal = labels / "journal.jsonl"
     with provider(latency=0.1) as address:
         command = [sys.executable, "-m", "ocr_sprint.tools.batch_labeler", "--filter", str(FILTER), "--source", source]
         command += ["--output-dir", str(labels.parent), "--llm", "server:tiny", "--base-url", f"{address}/v1"]
         command += ["--concurrency", "4"]
         for _ in range(count):
+            size = journal.stat().st_size if journal.exists() else 0
             with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-                time.sleep(chance.uniform(0.4, 2.0))
+                while process.poll() is None and (not journal.exists() or journal.stat().st_size <= size):
+                    time.sleep(0.01)  # until the first answer: a kill before it proves nothing
+                time.sleep(chance.uniform(0, 0.5))
                 process.send_signal(signal.SIGKILL)
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         answered = stats(address)["seen"]["answered"]  # type: ignore[index]  # a table of its own
     found = [json.loads(line)["id"] for line in (labels / "labeled_articles.jsonl").read_text().splitlines()]
-    keys = Counter(entry["key"] for _, entry in entries(labels / "journal.jsonl") if entry["kind"] == "answer")
+    keys = Counter(entry["key"] for _, entry in entries(journal) if entry["kind"] == "answer")
     twice = sum(times - 1 for times in keys.values())
     print(
         f"{count} kills: {len(set(found))} of 2,000 labelled, {twice} twice, {answered - 2_000} extra calls", flush=True
