@@ -34,6 +34,22 @@ def labelled(index: int, **scores: object) -> dict[str, object]:
     return {"id": f"a{index}", "source": f"s{index % 2}", "x_analysis": {**SCORES, **scores}}
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_labels_in_another_encoding_are_named(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "labels.jsonl"
+    path.write_bytes("".join(json.dumps(labelled(index)) + "\n" for index in range(3)).encode(encoding))
+    with pytest.raises(DataError, match=r"labels\.jsonl, line 1: not UTF-8 but UTF-16"):
+        read_records([path])
+
+
+def test_a_file_without_any_json_is_named_with_its_first_line(tmp_path: Path) -> None:
+    path = written(tmp_path / "labels.jsonl", [b"id,agency", b"a1,7"])
+    with pytest.raises(DataError, match=r"labels\.jsonl, line 1: not a JSON value .*none of its lines can be read"):
+        read_records([path])
+    written(path, [b"id,agency", *map(labelled, range(3))])
+    assert read_records([path])[1].rejected == {"not a JSON value": 1}
+
+
 @pytest.mark.parametrize(
     "record",
     [
