@@ -11,15 +11,19 @@ from export_samples import DAMAGE, PERIHAL, by_hand, filled, rows_of
 from hypothesis import given
 from hypothesis import strategies as st
 from review_samples import Ticking, new_job
+from sqlalchemy import update
 from sqlalchemy.exc import DBAPIError
 
+from ocr_sprint.core.canonical import sha256_hex
 from ocr_sprint.core.errors import DataError, UsageError
+from ocr_sprint.review.database import writing
 from ocr_sprint.review.edits import Edit
 from ocr_sprint.review.erasure import erase
 from ocr_sprint.review.export import Filters, write_corpus
 from ocr_sprint.review.filters import ALL
 from ocr_sprint.review.manifest import Manifest, Tally, differences, index_rows, manifest_bytes, manifest_path
 from ocr_sprint.review.queue import submit
+from ocr_sprint.review.schema import documents
 from ocr_sprint.review.second_review import submit_second
 from ocr_sprint.review.store import open_store
 from ocr_sprint.review.verify_corpus import verify_corpus
@@ -66,6 +70,19 @@ def test_every_damage_of_the_export_is_found(store, damage):
     (fault,) = found(store)
     hit = ids[1] if damage in ("uncorrected job", "key added") else ids[0]
     assert fault.startswith(f"job {hit}: ")
+
+
+def test_a_file_that_was_put_in_anothers_place_is_found(store):
+    content = b"%PDF-1.7 as it was handed in"
+    sha256 = sha256_hex(content)
+    job_id = store.add_job(**(new_job(500) | {"document_sha256": sha256}), document=content)
+    eventful(store)
+    assert found(store) == []
+    with writing(store.engine) as connection:
+        own = documents.c.document_sha256 == sha256
+        connection.execute(update(documents).where(own).values(content=b"%PDF-1.7 another"))
+    (fault,) = found(store)
+    assert fault.startswith(f"job {job_id}: its kept file is another")
 
 
 # What no entry of a chain speaks of, and what is checked otherwise or not at all.
