@@ -24,6 +24,7 @@ from ocr_sprint.review.replay import Event
 from ocr_sprint.review.store import open_store
 from ocr_sprint.tools import demo
 from ocr_sprint.tools.cli import main
+from ocr_sprint.tools.demo_labels import ReadLetter, labels_step
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
 CONSOLE = Path(sysconfig.get_path("scripts")) / "ocr_sprint"
@@ -106,12 +107,20 @@ def test_the_demo_labels_texts_and_does_not_ask_twice(
     articles = [row["uplifting_analysis"] for row in rows(labelled.read_text())]
     assert len(articles) == 240
     assert {row["tier"] for row in articles} == {"impact", "connection", "not_uplifting"}
-    letters = rows((tmp_path / "texts/labels/letter_quality/labeled_articles.jsonl").read_text())
+    letters = rows((tmp_path / "texts/letters.jsonl").read_text())
     assert {letter["id"]: letter["content"] for letter in letters} == read
     assert len(letters) == 2
+    assert not (tmp_path / "texts/labels/letter_quality").exists(), "two letters tell nothing of an oracle"
     calibrated = json.loads((tmp_path / "texts/uplifting_calibration.json").read_text())
     assert calibrated["recommendation"]["oracle"] == "baseline"
-    assert f"how that was found: {tmp_path / 'texts/uplifting_calibration.html'}" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"how that was found: {tmp_path / 'texts/uplifting_calibration.html'}" in said
+    assert (
+        f"articles: made up, and so are the people's scores of every second one ({tmp_path / 'texts/people.jsonl'})"
+        in said
+    )
+    assert "240 labels with the baseline as it is, without a map (" in said
+    assert "not labelled: 2 letters are too few to tell whether an oracle will do; it takes 10" in said
     demo.select_texts(labelled, tmp_path / "selection")
     said = capsys.readouterr().err
     for page in ("coverage_report", "training/selection_report", "training/coverage_comparison"):
@@ -120,6 +129,25 @@ def test_the_demo_labels_texts_and_does_not_ask_twice(
     selected = json.loads((tmp_path / "selection/training/manifest.json").read_text())
     assert selected["gap"] <= 0.001
     assert sum(split["records"] for split in selected["splits"].values()) == 120
+
+
+@pytest.mark.parametrize(
+    "corrections", [[0] * 12, [number % 4 for number in range(12)]], ids=["flawless", "some faults"]
+)
+def test_the_demo_labels_no_letters_against_the_advice(
+    corrections: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    letters = [ReadLetter(f"l-{n}", "SURAT PERINTAH " + "Nama. " * n, faults) for n, faults in enumerate(corrections)]
+    assert len(rows(labels_step(letters, tmp_path).read_text())) == 240
+    advice = json.loads((tmp_path / "letter_quality_calibration.json").read_text())["recommendation"]
+    assert advice["oracle"] is None
+    assert sorted(path.name for path in (tmp_path / "labels").iterdir()) == ["uplifting"]
+    said = [line.strip() for line in capsys.readouterr().err.splitlines()]
+    assert f"the calibration's advice: {advice['reason'].replace('**', '')}" in said
+    assert (
+        f"letters: scored 10, less 2 for each correction of the demo's reviewer ({tmp_path / 'reviewed.jsonl'})" in said
+    )
+    assert said[-1].startswith("not labelled, as advised: ")
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_goes_on(call: Call, tmp_path: Path) -> None:

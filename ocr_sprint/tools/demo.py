@@ -66,12 +66,12 @@ def review(
         corrections += len(edits)
     return corrections
 
-# %% ../../nbs/tools/04_demo.ipynb #0170483e
+# %% ../../nbs/tools/04_demo.ipynb #81768be8
 def label_texts(
     store: Store,
     folder: Path,  # for texts, labels and reports
 ) -> Path:  # labelled articles
-    "Calibrate and label fictitious articles and the text of the approved letters."
+    "Calibrate on fictitious articles and the text of the approved letters; label where the oracle will do."
     from ocr_sprint.tools.demo_labels import ReadLetter, labels_step
 
     approved = store.jobs(approved=True)
@@ -89,7 +89,7 @@ def select_texts(
     for title, path in selection_step(labelled, folder)._asdict().items():
         _say(f"   {title}: {path}")
 
-# %% ../../nbs/tools/04_demo.ipynb #55c05c8a
+# %% ../../nbs/tools/04_demo.ipynb #3576224d
 def demo(
     out: Path = Path("demo"),  # folder for the letters, the store and the corpus
     n: int = 16,  # letters: cleanly scanned, worn and born digital, in every layout
@@ -118,7 +118,7 @@ def demo(
         _say(f"4. exporting ground truth to {corpus}")
         written = write_corpus(store, corpus, Filters(), strict=True)
         _say(f"   {written.lines} lines, every one replayed to what the pipeline first said")
-        _say(f"5. calibrating an oracle and labelling texts in {out / 'texts'}, offline")
+        _say(f"5. calibrating the free oracle, and labelling where it will do, in {out / 'texts'}, offline")
         labelled = label_texts(store, out / "texts")
         _say("6. what the labels cover, and half of them selected, with a proof that no other half covers more")
         select_texts(labelled, out / "selection")
