@@ -68,6 +68,11 @@ def test_a_source_that_grows_changes_the_sample_only_where_new_texts_enter(tmp_p
     ("line", "message"),
     [
         ("not JSON", "not a JSON value"),
+        ('{"id": "a", "text": NaN}', "not a JSON value"),
+        ('{"id": "a", "text": "\\ud800"}', "not a JSON value"),
+        ('{"id": "a", "text": 1e999}', "not a JSON value"),
+        pytest.param("[" * 2000 + "]" * 2000, "not a JSON value", id="deep"),
+        pytest.param("\0".join('{"id": "a", "text": "x"}'), "not a JSON value", id="UTF-16"),
         ("[1]", "not an object"),
         ('{"text": "x"}', "no id"),
         ('{"id": "", "text": "x"}', "no id"),
@@ -87,6 +92,7 @@ def test_a_bad_line_is_named_or_set_aside(tmp_path: Path, line: str, message: st
         draw_sample([str(path)], 10, seed=seed)
     assert str(caught.value).startswith(str(path))
     assert message in str(caught.value)
+    assert "--skip-bad" in str(caught.value)
     with Quarantine(tmp_path / "rejected") as quarantine:
         sample = draw_sample([str(path)], 10, seed=seed, quarantine=quarantine)
     assert (len(sample.articles), quarantine.rejected.total()) == (3, 1)

@@ -250,10 +250,11 @@ class Quarantine:
             f" ({reasons})" if reasons else ""
         )
 
-# %% ../../nbs/core/02_files.ipynb #262606f1
+# %% ../../nbs/core/02_files.ipynb #8c72b641
 def read_jsonl(
     path: Path,  # plain, .gz or .zst
     quarantine: Quarantine | None = None,  # takes bad lines and the account; None: the first bad line is an error
+    advice: str = "",  # what to do about a bad line, which ends the error
 ) -> Iterator[Record]:
     "The records of a JSONL file one after another, in bounded memory; DataError names file and line."
     for line in read_lines(path):
@@ -265,7 +266,7 @@ def read_jsonl(
             value = decode(line.raw)
         except DataError as error:
             if quarantine is None:
-                raise DataError(f"{line.where}: {error}") from None
+                raise DataError(f"{line.where}: {error}" + (f"; {advice}" if advice else "")) from None
             quarantine.reject(line, "not a JSON value", str(error))
             continue
         yield Record(line.path, line.number, line.offset, line.raw, value)

@@ -87,19 +87,22 @@ def as_article(
         return "no text"
     return Article(record.path, record.number, record.offset, record.raw, name, text_digest(value))
 
-# %% ../../nbs/ground_truth/02_sample.ipynb #ffac7071
+# %% ../../nbs/ground_truth/02_sample.ipynb #f4d2a0fc
+_ADVICE = "mend the line, or skip such lines with --skip-bad"
+
+
 def read_articles(
     paths: Iterable[Path],
     quarantine: Quarantine | None = None,  # takes what cannot be used; None: the first such line is an error
 ) -> Iterator[Article]:
     "The articles in the files one after another; DataError names file and line of what is none."
     for path in paths:
-        for record in read_jsonl(path, quarantine):
+        for record in read_jsonl(path, quarantine, _ADVICE):
             article = as_article(record)
             if isinstance(article, Article):
                 yield article
             elif quarantine is None:
-                raise DataError(f"{record.where}: {article}; mend the line, or skip such lines with --skip-bad")
+                raise DataError(f"{record.where}: {article}; {_ADVICE}")
             else:
                 quarantine.reject(record, article)
 
