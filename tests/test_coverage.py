@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ocr_sprint.ground_truth.select import select
 from ocr_sprint.ground_truth.strategies import Wish
 from ocr_sprint.ground_truth.summary import merge, summarise
 from ocr_sprint.ground_truth.table import Account, Column, Records, Source
+from ocr_sprint.tools.cli import main
 
 
 def corpus(scores: Any, tiers: list[str] | None = None, scale: ScoreScale | None = None) -> Records:
@@ -79,10 +81,12 @@ def test_gates_follow_the_thresholds() -> None:
     tiers = ["a"] * 420 + ["b"] * 228
     found = covered(corpus(scores, tiers))
     assert [(gate.level, gate.finding) for gate in found.gates] == [
-        ("fail", "d0: 49 records with high scores"),
-        ("warn", "d0: 99 records with middle scores"),
-        ("warn", "tier a: 65% of the records"),
+        ("fail", "d0: 49 records with high scores, at least 50 are wanted"),
+        ("warn", "d0: 99 records with middle scores, 100 are wanted"),
+        ("warn", "tier a: 65% of the records, at most 60% are wanted"),
     ]
+    other = covered(corpus(scores, tiers), limits=Thresholds(few=200, some=300))
+    assert other.gates[0].finding == "d0: 99 records with middle scores, at least 200 are wanted"
     lenient = covered(corpus(scores, tiers), limits=Thresholds(few=1, some=2, many=0.9, most=0.95))
     assert [gate.level for gate in lenient.gates] == ["ok"]
 
@@ -106,6 +110,24 @@ def test_a_report_begins_with_what_to_do() -> None:
     assert "`d0` and `d1` are one question asked twice: their correlation is 1.00." in steps[3]
     assert found.even == pytest.approx(33 / 110)
     assert found.even <= found.even_bound
+
+
+@pytest.mark.parametrize("more", [[], ["--dimensions", "wonder,agency", "--scale", "0", "5"]], ids=["found", "named"])
+def test_the_advised_command_works_as_it_is_printed(more: list[str], tmp_path: Path) -> None:
+    labels = tmp_path / "it's `mine`" / "my labels; $x.jsonl"
+    labels.parent.mkdir()
+    rows = ({"id": f"a{n}", "x_analysis": {"agency": n % 5, "wonder": n // 60 % 5}} for n in range(300))
+    labels.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = tmp_path / "coverage.json"
+    assert main(["analyze_coverage", "--labeled-file", str(labels), "--output", str(report), *more]) == 0
+    line = next(line for line in report.with_suffix(".md").read_text().splitlines() if "select_training_set" in line)
+    command = line.partition("**: `")[2].partition("`. The most even")[0]
+    assert shlex.split(command)[-2:] == ["--target-size", "75"]
+    assert main([*shlex.split(command)[1:], "--output-dir", str(tmp_path / "training")]) == 0
+    made = json.loads((tmp_path / "training/manifest.json").read_text())
+    assert sum(split["records"] for split in made["splits"].values()) == 75
+    assert made["dimensions"] == (["wonder", "agency"] if more else ["agency", "wonder"])
+    assert made["scale"] == ([0, 5] if more else [0, 10])
 
 
 def test_a_corpus_that_covers_everything_wants_nothing() -> None:

@@ -125,7 +125,7 @@ def ranges(
             found.append([index])
     return tuple(labels[run[0]] if len(run) == 1 else f"{labels[run[0]]}-{labels[run[-1]]}" for run in found)
 
-# %% ../../nbs/ground_truth/31_coverage.ipynb #4e1ef094
+# %% ../../nbs/ground_truth/31_coverage.ipynb #6a42a968
 class Thresholds(_Part):
     "Where the gates close."
 
@@ -147,6 +147,14 @@ def bands_of(
     return np.asarray(np.where(place < 0.35, 0, np.where(place < 0.65, 1, 2)))
 
 
+def _short(count: int, band: str, limits: Thresholds) -> str:
+    "How many records a third of the scale has, and how many are wanted."
+    there = f"{count:,} {'record' if count == 1 else 'records'} with {band} scores"
+    return (
+        f"{there}, at least {limits.few:,} are wanted" if count < limits.few else f"{there}, {limits.some:,} are wanted"
+    )
+
+
 def _gates(
     names: Sequence[str],
     bins: Sequence[npt.NDArray[Any]],  # records in each bin of each dimension
@@ -160,11 +168,12 @@ def _gates(
         for band, count in zip(_BANDS, thirds, strict=True):
             if count < limits.some:
                 level: Literal["warn", "fail"] = "fail" if count < limits.few else "warn"
-                gates.append(Gate(level=level, finding=f"{name}: {int(count)} records with {band} scores"))
+                gates.append(Gate(level=level, finding=f"{name}: {_short(int(count), band, limits)}"))
     for tier in tiers:
         if tier.share > limits.many:
             level = "fail" if tier.share > limits.most else "warn"
-            gates.append(Gate(level=level, finding=f"tier {tier.name or '(none)'}: {tier.share:.0%} of the records"))
+            most = f"{tier.share:.0%} of the records, at most {limits.many:.0%} are wanted"
+            gates.append(Gate(level=level, finding=f"tier {tier.name or '(none)'}: {most}"))
     gates.sort(key=lambda gate: gate.level)
     return gates or [Gate(level="ok", finding="every third of every scale is filled and no tier dominates")]
 

@@ -20,7 +20,15 @@ from .cli import command
 # %% auto #0
 __all__ = ['main', 'analyze_coverage']
 
-# %% ../../nbs/tools/08_analyze_coverage.ipynb #68a4b728
+# %% ../../nbs/tools/08_analyze_coverage.ipynb #c349ac63
+def _same_records(files: Sequence[Path], choices: Choices) -> list[str]:
+    "Options of `select_training_set` that name the same records."
+    said = {"--dimensions": choices.dimensions, "--tier": choices.tier, "--source": choices.source}
+    given = [word for option, value in said.items() if value is not None for word in (option, value)]
+    ends = ["--scale", *(f"{end:g}" for end in choices.scale)] if choices.scale else []
+    return ["--labeled-file", *map(str, files), *given, *ends]
+
+# %% ../../nbs/tools/08_analyze_coverage.ipynb #2b754a3a
 def analyze_coverage(
     labeled_file: Sequence[Path] = (),  # labelled JSONL, also .gz or .zst; else the one below datasets
     output: Path | None = None,  # the report as JSON, with .md and .html beside it; standard output when missing
@@ -43,7 +51,7 @@ def analyze_coverage(
     print(f"dimensions: {', '.join(records.layout.dimensions)}", file=sys.stderr)
     size = None if target_size is None else min(target_size, len(records))
     coverage = analyze(records, account, size=size)
-    report = coverage_report(coverage)
+    report = coverage_report(coverage, _same_records([source.path for source in records.sources], choices))
     if output is None:
         print(to_markdown(report), end="")
     else:
