@@ -183,6 +183,38 @@ def test_both_kinds_of_test_set(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "training" / "test_covered.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ([], "`test.jsonl`, which is in the corpus's own shape: it tells how the corpus is predicted."),
+        (
+            ["--test", "covered"],
+            "`test.jsonl`, which is in the selection's shape: it tells how rare scores are predicted.",
+        ),
+        (
+            ["--test", "both"],
+            "`test.jsonl`, which is in the corpus's own shape: it tells how the corpus is predicted; "
+            "`test_covered.jsonl`, in the selection's shape, tells how rare scores are.",
+        ),
+        (["--train-ratio", "0.9", "--test-ratio", "0"], "records of another source: `test.jsonl` is empty."),
+        (["--frozen-test"], "`test.jsonl`, which holds the records of the test set that was given."),
+    ],
+    ids=["natural", "covered", "both", "none", "frozen"],
+)
+def test_the_report_says_what_each_test_set_tells(run: Run, tmp_path: Path, flags: list[str], told: str) -> None:
+    if flags == ["--frozen-test"]:
+        run("--target-size", "200", "--test", "covered", out="first")
+        flags = [*flags, str(tmp_path / "first/test.jsonl")]
+    made = run("--target-size", "200", *flags)
+    step = next(
+        line for line in (tmp_path / "training/selection_report.md").read_text().splitlines() if "**Train**" in line
+    )
+    assert step.endswith(f"records) and judge by {told}")
+    away = {name: split["distance"] for name, split in made["splits"].items() if split["records"]}
+    if "both" in flags:
+        assert away["test_covered"] > 2 * away["test"]
+
+
 def test_weights_bring_the_margins_back(run: Run, labeled: Path, tmp_path: Path) -> None:
     manifest = run("--target-size", "500")
     scores = {r["id"]: r["uplifting_analysis"]["agency"] for r in map(json.loads, lines(labeled))}

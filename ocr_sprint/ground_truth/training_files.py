@@ -28,7 +28,7 @@ from .wanted import label_next, wanted_ranges
 # %% auto #0
 __all__ = ['Job', 'selection_report', 'write_training_set']
 
-# %% ../../nbs/ground_truth/35_training_files.ipynb #3862d0a1
+# %% ../../nbs/ground_truth/35_training_files.ipynb #7e668326
 _Rows: TypeAlias = list[list[Value]]
 
 
@@ -40,6 +40,7 @@ class Job:
     account: Account
     notes: tuple[str, ...] = ()  # sentences for the report: what was set aside, filtered, grouped
     errors: Reals | None = None  # of each record's predictions
+    frozen: bool = False  # is the test set an earlier one, which was given?
 
 # %% ../../nbs/ground_truth/35_training_files.ipynb #02af8277
 def _manifest(made: TrainingSet, records: Records, job: Job, files: dict[str, Path]) -> dict[str, Json]:
@@ -84,7 +85,7 @@ def _manifest(made: TrainingSet, records: Records, job: Job, files: dict[str, Pa
     )
     return {**document, "splits": splits}
 
-# %% ../../nbs/ground_truth/35_training_files.ipynb #9d115644
+# %% ../../nbs/ground_truth/35_training_files.ipynb #327d7cc8
 def _verdict(chosen: Selection) -> str:
     "Score and bound in a sentence."
     size, score, bound = f"{chosen.wish.size:,} records by {chosen.wish.strategy}", chosen.score, chosen.bound
@@ -100,12 +101,25 @@ def _verdict(chosen: Selection) -> str:
     return f"{size}: score {score:.4f}, where 1 is a set that has every place filled. {proof}{wide}"
 
 
-def _steps(made: TrainingSet, division: Division) -> str:
+def _judge(made: TrainingSet, job: Job) -> str:
+    "Which files to judge by, and what their records are like."
+    if not len(made.splits["test"]):
+        return "judge by records of another source: `test.jsonl` is empty"
+    if job.frozen:
+        return "judge by `test.jsonl`, which holds the records of the test set that was given"
+    if job.division.test == "covered":
+        return "judge by `test.jsonl`, which is in the selection's shape: it tells how rare scores are predicted"
+    natural = "judge by `test.jsonl`, which is in the corpus's own shape: it tells how the corpus is predicted"
+    if "test_covered" in made.splits:
+        return f"{natural}; `test_covered.jsonl`, in the selection's shape, tells how rare scores are"
+    return natural
+
+
+def _steps(made: TrainingSet, job: Job) -> str:
     "What to do with the files, as a list."
     chosen, train = made.selection, len(made.splits["train"])
-    kind = "in the selection's shape" if division.test == "covered" else "in the corpus's own shape"
     steps = [
-        f"**Train** on `train.jsonl` ({train:,} records) and judge by `test.jsonl`, which is {kind}.",
+        f"**Train** on `train.jsonl` ({train:,} records) and {_judge(made, job)}.",
         "**Weigh** the records with `weights.jsonl` where the corpus's own distribution matters: the training set is "
         f"then worth {made.effective_size:,.0f} records of equal weight.",
     ]
@@ -157,7 +171,7 @@ def _shortfalls(chosen: Selection) -> Section:
     columns = ["dimension", "score", "available", "asked", "target", "selected", "because", "price"]
     return Section("Shortfalls", text, *_maps(chosen), Table(columns, rows))
 
-# %% ../../nbs/ground_truth/35_training_files.ipynb #19ccd66a
+# %% ../../nbs/ground_truth/35_training_files.ipynb #810e109d
 def _examples(records: Records, made: TrainingSet, errors: Reals) -> Section:
     "The records with the largest error, to be looked at before they are learned from."
     rows = made.splits["train"]
@@ -178,7 +192,7 @@ def selection_report(
     settings: _Rows = [[name, str(value)] for name, value in (asdict(wish) | asdict(job.division)).items()]
     away = "How far each split is from the shape of the corpus: the mean share of records in the wrong bin."
     sections = [
-        Section("What to do next", _steps(made, job.division)),
+        Section("What to do next", _steps(made, job)),
         Section("Splits", Table(["split", "records", "from the corpus's shape"], splits, away)),
         _shortfalls(chosen),
         Section("Records", job.account.summary() + ".", *job.notes),

@@ -90,7 +90,7 @@ class _Task:
     text: str | None
     reading: _Reading
 
-# %% ../../nbs/tools/09_select_training_set.ipynb #f0647afb
+# %% ../../nbs/tools/09_select_training_set.ipynb #35494b71
 def _built(records: Records, frozen: set[str], task: _Task, notes: list[str]) -> tuple[TrainingSet, Job]:
     "Group, divide and select."
     predictions = task.aside.predictions
@@ -102,7 +102,7 @@ def _built(records: Records, frozen: set[str], task: _Task, notes: list[str]) ->
         made = build_around(rows, records, task.wish, task.division, errors, groups)
     else:
         made = build_training_set(records, task.wish, task.division, errors, groups)
-    return made, Job(task.division, Account(), tuple(notes), errors)
+    return made, Job(task.division, Account(), tuple(notes), errors, bool(frozen))
 
 
 def _run(labeled: Sequence[Path], folder: Path | None, task: _Task) -> tuple[Account, TrainingSet]:
