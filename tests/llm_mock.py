@@ -34,6 +34,7 @@ class Settings:
     fails: float = 0.0  # share of failures
     fails_with: tuple[int, str] = (500, "an author of errors")  # status and message
     malformed: float = 0.0  # share of 200 with a cut body
+    padding: int = 0  # bytes of white space behind an answer
     dropped: float = 0.0  # share of connections closed after the work was done
     retry_after: float = 0.0  # seconds, as a 429 says
     requests_a_window: int = 0  # 0: no quota
@@ -171,7 +172,8 @@ class Mock:
                     self.seen["dropped"] += 1
                     assert request.transport is not None
                     request.transport.close()
-                return web.json_response(answer)
+                padded = json.dumps(answer).encode() + b" " * self.settings.padding
+                return web.Response(body=padded, content_type="application/json")
             finally:
                 self.under_way -= 1
 

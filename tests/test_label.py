@@ -14,6 +14,7 @@ from label_samples import Serve, corpus, ids, order, run
 
 from ocr_sprint.core.errors import DataError, UsageError
 from ocr_sprint.core.llm_protocol import Parameters
+from ocr_sprint.ground_truth.label_decide import MOST_KEPT
 from ocr_sprint.ground_truth.label_journal import Journal, read_state
 from ocr_sprint.ground_truth.label_plan import Shard, journals
 from ocr_sprint.ground_truth.label_run import Terms
@@ -65,6 +66,23 @@ def test_poisoned_records_go_to_quarantine_with_the_raw_reply_and_can_be_asked_a
     server.mock.settings.answer = None
     again = run(replace(wanted, retry_quarantined=True))
     assert (again.asked, again.written.labelled, dict(again.written.refused)) == (6, 39, {"blocked": 1})
+
+
+@pytest.mark.parametrize(
+    ("length", "reason", "kept", "left_out"),
+    [(200_000, "unreadable", MOST_KEPT, 200_000 - MOST_KEPT), (2_000_000, "too long", 0, 0)],
+)
+def test_rubbish_from_a_server_is_kept_in_part_and_counted(
+    tmp_path: Path, serve: Serve, length: int, reason: str, kept: int, left_out: int
+) -> None:
+    wanted = order(tmp_path, corpus(tmp_path, 3), serve(answer=lambda *_: "x" * length))
+    done = run(wanted)
+    assert dict(done.written.refused) == {reason: 3}
+    folder = tmp_path / "labels/uplifting"
+    aside = [json.loads(line) for line in (folder / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(len(each["text"]), each["text_left_out"]) for each in aside] == [(kept, left_out)] * 3
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 6 * MOST_KEPT + 20_000
+    assert run(wanted).asked == 0
 
 
 def test_a_truncated_reply_is_never_repaired(tmp_path: Path, serve: Serve) -> None:

@@ -24,9 +24,11 @@ from ocr_sprint.core.llm_protocol import (
     Parameters,
     RateLimited,
     Request,
+    TooLong,
     Truncated,
     TryAgain,
 )
+from ocr_sprint.core.llm_server import LONGEST_REPLY
 
 SCHEMA = {
     "type": "object",
@@ -119,6 +121,17 @@ def test_each_fault_has_its_type_and_is_met_once(
         assert (outcome.per, outcome.seconds) == ("minute", pytest.approx(7, abs=0.01))
     if isinstance(outcome, TryAgain):
         assert outcome.paid == ("fails" not in settings)
+
+
+def test_a_reply_without_end_is_not_read_to_its_end(serve: Serve) -> None:
+    server = serve(padding=LONGEST_REPLY - 4096)
+    assert isinstance(ask("server", server.v1, requests(1))[0], Answered)
+    server.mock.settings.padding = 20 * LONGEST_REPLY
+    (outcome,) = ask("server", server.v1, requests(1))
+    assert outcome == TooLong("the reply has more than 1048576 bytes")
+    server.mock.settings.fails, server.mock.settings.fails_with = 1, (400, "x" * 2 * LONGEST_REPLY)
+    (outcome,) = ask("server", server.v1, requests(1))
+    assert isinstance(outcome, Fatal)
 
 
 def test_the_quota_of_a_day_is_told_from_that_of_a_minute(provider: str, serve: Serve) -> None:

@@ -13,7 +13,7 @@ from .canonical import Json
 
 # %% auto #0
 __all__ = ['Outcome', 'Parameters', 'Request', 'schema_without', 'Usage', 'Answered', 'Truncated', 'Blocked', 'RateLimited',
-           'TryAgain', 'Fatal', 'Oracle']
+           'TryAgain', 'TooLong', 'Fatal', 'Oracle']
 
 # %% ../../nbs/core/08_llm_protocol.ipynb #880aee04
 @dataclass(frozen=True)
@@ -128,7 +128,14 @@ class TryAgain:
     seconds: float | None = None
     paid: bool = False  # the provider may have answered, and charge for it
 
-# %% ../../nbs/core/08_llm_protocol.ipynb #9dd99d5a
+# %% ../../nbs/core/08_llm_protocol.ipynb #4b2ac0c6
+@dataclass(frozen=True)
+class TooLong:
+    "The reply is larger than any answer; it was not read to its end, and the provider may charge for it."
+
+    detail: str
+
+
 @dataclass(frozen=True)
 class Fatal:
     "It will not work however often it is tried."
@@ -137,7 +144,7 @@ class Fatal:
     scope: Literal["request", "run"] = "request"  # run: no other request would work either
 
 
-Outcome: TypeAlias = Answered | Truncated | Blocked | RateLimited | TryAgain | Fatal
+Outcome: TypeAlias = Answered | Truncated | Blocked | TooLong | RateLimited | TryAgain | Fatal
 
 
 class Oracle(Protocol):

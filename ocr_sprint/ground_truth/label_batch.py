@@ -26,7 +26,7 @@ from .label_run import utc_now
 # %% auto #0
 __all__ = ['Batches', 'record', 'recover', 'submit_new', 'run_batches']
 
-# %% ../../nbs/ground_truth/03g_label_batch.ipynb #f26cb68c
+# %% ../../nbs/ground_truth/03g_label_batch.ipynb #0232e38c
 class Batches(Protocol):
     "A provider that takes many questions at once."
 
@@ -60,7 +60,8 @@ def record(
         entry |= {"kind": "answer", "text": after.reply.text, "model": after.reply.model, "record_cost": cost}
         entry |= {"attempts": 1, "bytes": length, "seconds": None}
     elif isinstance(after, Refuse):
-        entry |= {"kind": "refused", "reason": after.reason, "detail": after.detail, "text": after.text, "attempts": 1}
+        entry |= {"kind": "refused", "reason": after.reason, "detail": after.detail, "attempts": 1}
+        entry |= {"text": after.text, "text_left_out": after.left_out}
     else:
         entry |= {"kind": "spent", "why": getattr(after, "why", None) or getattr(after, "detail", "")}
     journal.append(entry)

@@ -90,7 +90,7 @@ def _line(article: Article, place: Place, asking: Asking, written: Written) -> b
     written.tiers[str(label["tier"])] += 1
     return encode(record) + b"\n"
 
-# %% ../../nbs/ground_truth/03f_label_output.ipynb #1558fd06
+# %% ../../nbs/ground_truth/03f_label_output.ipynb #e522cb68
 def write_labels(
     plan: Plan,
     state: State,
@@ -106,6 +106,7 @@ def write_labels(
                 entry = state.refused[key].read()
                 written.refused[str(entry["reason"])] += 1
                 told = {name: entry.get(name) for name in ("id", "reason", "detail", "attempts", "text", "at")}
+                told["text_left_out"] = entry.get("text_left_out", 0)
                 aside.write(encode({**told, "article": article.value}) + b"\n")
                 continue
             line = _line(article, state.answers[key], asking, written) if key in state.answers else None
