@@ -22,6 +22,7 @@ from ocr_sprint.review.migrate import VERSIONS, migrate
 from ocr_sprint.review.schema import approvals, archived_results, events, jobs, metadata, properties, runs
 from ocr_sprint.review.store import open_store
 from ocr_sprint.review.trail import job_entries
+from ocr_sprint.review.verify_database import verify_database
 from ocr_sprint.tools.upgrade import main, upgrade
 
 # What the program of the first version wrote, and the sha256 of the corpora that it exported from it.
@@ -90,6 +91,7 @@ def test_a_store_of_the_first_version_moves_when_it_is_opened(old):
     with open_store(old) as store:
         assert corpora(store) == OLD["corpus_sha256"]
         assert chains_hold(store) == [None] * len(OLD["jobs"])
+        assert list(verify_database(store)) == []
         with reading(store.engine) as connection:
             assert stored_schema(connection) == SCHEMA
             place = select(jobs.c.seq).order_by(jobs.c.change_xid, jobs.c.change_seq)

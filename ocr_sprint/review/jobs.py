@@ -15,8 +15,8 @@ from ..core.canonical import Json, canonical, decode, encode, sha256_hex
 from ..core.errors import DataError
 
 # %% auto #0
-__all__ = ['Status', 'job_id_of', 'satuan_of', 'NewJob', 'job_columns', 'result_hashes', 'Job', 'job_from', 'JobSummary',
-           'summary_from']
+__all__ = ['Status', 'job_id_of', 'satuan_of', 'NewJob', 'job_columns', 'result_hashes', 'reading_hash', 'Job', 'job_from',
+           'JobSummary', 'summary_from']
 
 # %% ../../nbs/review/04_jobs.ipynb #cd115945
 _JOB_IDS = uuid.UUID("6f0d8f4e-3b0c-5d0e-9a53-6b1f8a7f2c11")  # any constant; changing it would rename every job
@@ -95,6 +95,16 @@ def result_hashes(
     if text is None:
         return {}
     return {"initial_sha256": sha256_hex(canonical(decode(text))), "text_sha256": sha256_hex(text.encode())}
+
+# %% ../../nbs/review/04_jobs.ipynb #036b82a3
+_READING = ("pages", "field_confidence", "evidence", "ocr_text")
+
+
+def reading_hash(
+    columns: Mapping[str, Any],  # of the table `jobs`
+) -> str:
+    "The hash of what was read beside a result: pages, confidence per field, evidence and text, as stored."
+    return sha256_hex(encode([columns[name] for name in _READING]))
 
 # %% ../../nbs/review/04_jobs.ipynb #6b96ca79
 @dataclass(frozen=True)

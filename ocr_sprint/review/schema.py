@@ -105,7 +105,7 @@ documents = Table(
     Column("content", LargeBinary, nullable=False),
 )
 
-# %% ../../nbs/review/02_schema.ipynb #6214dcfa
+# %% ../../nbs/review/02_schema.ipynb #5aeb5f72
 runs = Table(
     "runs",
     metadata,
@@ -115,6 +115,7 @@ runs = Table(
     Column("finished_at", _text, nullable=False),
     Column("initial_sha256", _text),  # of the canonical bytes; null when the run failed
     Column("text_sha256", _text),  # of the result as stored
+    Column("reading_sha256", _text),  # of the text, evidence and confidences beside it; null in runs of older versions
     Column("error", _text),
     Column("confidence", Float),
     Column("review_flags", _text, nullable=False),  # JSON list

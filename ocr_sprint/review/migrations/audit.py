@@ -30,7 +30,7 @@ down_revision = "service"
 _text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _key = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
-# %% ../../../nbs/review/migrations/03_audit.ipynb #4a8ae53a
+# %% ../../../nbs/review/migrations/03_audit.ipynb #b81ee006
 _NEW: dict[str, list[tuple[str, Any, bool]]] = {  # column, type, whether it may stay null
     "jobs": [
         ("status", _text, False),
@@ -40,6 +40,7 @@ _NEW: dict[str, list[tuple[str, Any, bool]]] = {  # column, type, whether it may
         ("head", _text, False),
     ],
     "runs": [
+        ("reading_sha256", _text, True),
         ("confidence", sa.Float(), True),
         ("review_flags", _text, False),
         ("prev_hash", _text, False),
@@ -185,9 +186,9 @@ def _portions() -> Iterator[list[Columns]]:
         yield jobs
         last = span["last"]
 
-# %% ../../../nbs/review/migrations/03_audit.ipynb #b509c5c6
+# %% ../../../nbs/review/migrations/03_audit.ipynb #fe2a1cf3
 _RUN_COLUMNS = (
-    *("job_seq", "run", "engine", "finished_at", "initial_sha256", "text_sha256", "error"),
+    *("job_seq", "run", "engine", "finished_at", "initial_sha256", "text_sha256", "reading_sha256", "error"),
     *("confidence", "review_flags"),
 )
 _EVENT_COLUMNS = _EVENTS_ORDER[:-2]
@@ -208,6 +209,7 @@ def _entries(job: Columns) -> Iterator[tuple[chain.Kind, Columns]]:
         current = run["run"] == job["run"]
         run |= {"confidence": job["confidence"] if current else None}
         run |= {"review_flags": job["review_flags"] if current else "[]"}
+        run |= {"reading_sha256": job_rules.reading_hash(job) if current else None}
         yield "runs", {name: run[name] for name in _RUN_COLUMNS}
         for event in job["events"]:
             if event["run"] == run["run"]:
@@ -215,7 +217,7 @@ def _entries(job: Columns) -> Iterator[tuple[chain.Kind, Columns]]:
     if job["approved"]:
         yield "approvals", _approval(job)
 
-# %% ../../../nbs/review/migrations/03_audit.ipynb #854aa862
+# %% ../../../nbs/review/migrations/03_audit.ipynb #7657552c
 def _satuan(text: str | None) -> str | None:
     try:
         return None if text is None else job_rules.satuan_of(canonical.decode(text))
@@ -224,8 +226,8 @@ def _satuan(text: str | None) -> str | None:
 
 
 _WRITE = {
-    "runs": "UPDATE runs SET confidence = :confidence, review_flags = :review_flags, prev_hash = :prev_hash, "
-    "hash = :hash WHERE job_seq = :job_seq AND run = :run",
+    "runs": "UPDATE runs SET reading_sha256 = :reading_sha256, confidence = :confidence, review_flags = :review_flags, "
+    "prev_hash = :prev_hash, hash = :hash WHERE job_seq = :job_seq AND run = :run",
     "events": "UPDATE events SET prev_hash = :prev_hash, hash = :hash WHERE job_seq = :job_seq AND n = :n",
     "approvals": "INSERT INTO approvals (job_seq, n, run, action, after, by, actor, at, prev_hash, hash) "
     "VALUES (:job_seq, :n, :run, :action, :after, :by, :actor, :at, :prev_hash, :hash)",
