@@ -47,6 +47,20 @@ def changes(draw: st.DrawFn, state: Json, n: int) -> Event:
     return Event(n, "add", format_path((*path, token)), None, draw(values))
 
 
+def characters(value: Json) -> set[str]:
+    """Every character in a value and in its keys."""
+    if isinstance(value, str):
+        return set(value)
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return set().union(*map(characters, parts))
+
+
+def corrections(state: Json, n: int) -> st.SearchStrategy[Event]:
+    """Changes that a store takes from a reviewer: their values hold no control characters but tab and line break."""
+    refused = {chr(code) for code in range(32)} - {"\t", "\n"}
+    return changes(state, n).filter(lambda event: not refused & characters(event.new_value))
+
+
 @st.composite
 def histories(draw: st.DrawFn, max_events: int = 6, first: int = 1) -> tuple[Json, list[Event], Json]:
     """A first output, the events that changed it, and the final result."""

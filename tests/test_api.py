@@ -236,6 +236,8 @@ def test_json_that_would_be_lost_or_guessed_is_refused(local, body):
         (edit("dua ribu", "header.tahun"), 422, "edits[0]"),
         ({"edits": [edit("ok")["edits"][0], edit(1, "header.x")["edits"][0]]}, 422, "edits[1].field_path"),
         (edit("x", reason="\x00"), 422, "edits[0].reason"),
+        ({"edits": [edit("ok")["edits"][0], edit("\x1b[2J", "header.nomor_sprint")["edits"][0]]}, 422, "edits[1]"),
+        (edit("a\x00", PERIHAL), 422, "edits[0]"),
         (edit("x" * (256 * 1024)), 413, "edits[0].value"),
         (edit(["x" * 100_000] * 50), 413, "body"),
         (edit("x", expected="Patroli"), 409, PERIHAL),

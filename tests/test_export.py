@@ -12,7 +12,7 @@ import pytest
 from export_samples import DAMAGE, by_hand, filled
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from review_samples import Ticking, changes, histories, new_job, results, values
+from review_samples import Ticking, corrections, histories, new_job, results, values
 
 from ocr_sprint.core.canonical import canonical, encode, sha256_hex
 from ocr_sprint.review.edits import Edit
@@ -122,7 +122,7 @@ def test_a_reader_with_six_keys_replays_any_history(result, data):
     with tempfile.TemporaryDirectory() as folder, open_store(f"sqlite:///{folder}/store.db") as store:
         job_id = store.add_job(**new_job(1) | {"result": result})
         for n in range(data.draw(st.integers(1, 5))):
-            event = data.draw(changes(store.job(job_id).result, n + 1))
+            event = data.draw(corrections(store.job(job_id).result, n + 1))
             store.correct(job_id, [Edit(event.op, event.field_path, event.new_value)], by="reviewer-a")
         (line,) = exported(store, approved_only=False)
         first_sha256 = store.job(job_id).initial_sha256

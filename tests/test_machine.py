@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from review_samples import Ticking, changes, new_job, results
+from review_samples import Ticking, corrections, new_job, results
 
 from ocr_sprint.api.app import create_app
 from ocr_sprint.api.rates import Rates
@@ -153,7 +153,7 @@ class Reviewing(RuleBasedStateMachine):
         for _ in range(data.draw(st.integers(1, 3))):
             if not state:
                 break
-            event = data.draw(changes(state, letter.last + len(batch) + 1))
+            event = data.draw(corrections(state, letter.last + len(batch) + 1))
             edit = {"op": event.op, "field_path": event.field_path}
             edit |= {} if event.op == "remove" else {"value": event.new_value}
             edits.append(edit | ({"expected": event.old_value} if sure and event.op != "add" else {}))
@@ -255,7 +255,7 @@ class Reviewing(RuleBasedStateMachine):
     def expect_another_value(self, data):
         job_id = data.draw(st.sampled_from([job_id for job_id in self.read() if self.letters[job_id].current]))
         letter = self.letters[job_id]
-        event = data.draw(changes(letter.current, 1).filter(lambda event: event.op == "set"))
+        event = data.draw(corrections(letter.current, 1).filter(lambda event: event.op == "set"))
         edit = {"op": "set", "field_path": event.field_path, "value": 1, "expected": ["what nobody wrote"]}
         response = self.post(job_id, "corrections", letter.version, edits=[edit])
         assert response.status_code == 409, response.text

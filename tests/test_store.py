@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from review_samples import Ticking, changes, new_job, results
+from review_samples import Ticking, corrections, new_job, results
 from sqlalchemy import select
 
 from ocr_sprint.core.canonical import decode, sha256_hex
@@ -321,11 +321,26 @@ def test_text_that_one_backend_cannot_hold_is_refused_by_both(store):
             store.add_job(**new_job(1, **{"error": None} | wrong) | wrong)
     job_id = store.add_job(**new_job(1, {"header": {"perihal": None, "satuan": "\0"}, "\0": 1}))
     assert store.job(job_id).satuan is None
-    store.correct(job_id, [Edit("set", PERIHAL, "\0"), Edit("set", '["\\u0000"]', 2)], by="reviewer-a")
+    store.correct(job_id, [Edit("set", '["\\u0000"]', 2)], by="reviewer-a")
     with pytest.raises(DataError, match=r"U\+0000"):
         store.correct(job_id, [Edit("set", PERIHAL, "x", reason="\0")], by="reviewer-a")
-    assert [event.new_value for event in store.events(job_id)] == ["\0", 2]
+    assert [event.new_value for event in store.events(job_id)] == [2]
     assert first_output_is_proved(store, job_id) and chain_holds(store, job_id)
+
+
+@pytest.mark.parametrize("value", ["a\0", "\x1b[2J", {"perihal": "\x07"}, ["a", {"\x1f": 1}]], ids=range(4))
+def test_a_control_character_that_no_letter_can_hold_is_refused(store, value):
+    job_id = store.add_job(**new_job(1, {"header": {"perihal": "\x1b of the pipeline"}}))
+    for change in (
+        lambda: store.correct(job_id, [Edit("set", "header", "x"), Edit("set", "header", value)], by="reviewer-a"),
+        lambda: store.correct(job_id, [Edit("add", "header.tahun", value)], by="reviewer-a"),
+    ):
+        with pytest.raises(DataError, match=r"^header(\.tahun)?: a value holds the control character U\+00"):
+            change()
+    assert (store.job(job_id).version, store.events(job_id)) == (1, [])
+    # What the pipeline read there can be replaced, and taken back; tab and line break are part of letters.
+    store.correct(job_id, [Edit("set", PERIHAL, "a\tb\n")], by="reviewer-a")
+    assert store.undo(job_id, by="reviewer-a").result == {"header": {"perihal": "\x1b of the pipeline"}}
 
 
 def test_places_in_the_feed_go_up_with_every_change(store):
@@ -427,7 +442,7 @@ class Reviewing(RuleBasedStateMachine):
     @precondition(lambda self: self.current)
     @rule(data=st.data())
     def correct(self, data):
-        event = data.draw(changes(self.current, 1))
+        event = data.draw(corrections(self.current, 1))
         edit = Edit(event.op, event.field_path, event.new_value, expected=event.old_value)
         self.store.correct(self.job_id, [edit], by="reviewer-a", expected_version=self.version)
         if event.op != "set" or not same(event.old_value, event.new_value):
