@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from hypothesis import strategies as st
-from review_samples import changes, new_job, results
+from review_samples import corrections, new_job, results
 
 from ocr_sprint.core.errors import DataError
 from ocr_sprint.review.edits import Edit
@@ -57,10 +57,10 @@ def by_hand(store, *statements):
     """What somebody with a database shell does, past every trigger and reference."""
     if store.engine.dialect.name == "sqlite":
         with closing(sqlite3.connect(store.engine.url.database, timeout=30)) as connection:
-            triggers = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
-            for (name,) in triggers:
+            triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+            for name, _ in triggers:
                 connection.execute(f"DROP TRIGGER {name}")
-            for statement in statements:
+            for statement in (*statements, *(text for _, text in triggers)):
                 connection.execute(statement)
             connection.commit()
         return
@@ -153,7 +153,7 @@ class Story:
             result = self.store.job(job_id).result
             if not result:
                 return
-            event = draw(changes(result, n + 1))
+            event = draw(corrections(result, n + 1))
             edit = Edit(event.op, event.field_path, event.new_value)
             self.store.correct(job_id, [edit], by=draw(st.sampled_from(REVIEWERS)))
 

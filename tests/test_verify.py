@@ -23,10 +23,11 @@ from ocr_sprint.review.export import Filters, write_corpus
 from ocr_sprint.review.filters import ALL
 from ocr_sprint.review.manifest import Manifest, Tally, differences, index_rows, manifest_bytes, manifest_path
 from ocr_sprint.review.queue import submit
-from ocr_sprint.review.schema import documents
+from ocr_sprint.review.schema import ERASABLE, PERMANENT, append_only, documents
 from ocr_sprint.review.second_review import submit_second
 from ocr_sprint.review.store import open_store
 from ocr_sprint.review.verify_corpus import verify_corpus
+from ocr_sprint.review.verify_database import verify_database
 from ocr_sprint.review.verify_store import verify_anchors, verify_store
 from ocr_sprint.tools.diff import main as diff
 from ocr_sprint.tools.verify import main as verify
@@ -216,7 +217,59 @@ def test_a_forged_trail_does_not_continue_the_old_one(store, url, tmp_path, capf
     assert verify(["--store", url, "--against", str(manifest_path(corpus))]) == 1
     said = capfd.readouterr()
     assert ids[0] in said.out
-    assert "1 faults in the store" in said.err
+    assert "1 fault in the store" in said.err
+    assert "; 1 erased, the last at 2025" in said.err
+
+
+# Below the letters.
+
+GUARDS = [(table, statement) for table in (*ERASABLE, *PERMANENT) for statement in range(3)]
+
+
+@pytest.mark.parametrize(("table", "number"), GUARDS, ids=lambda part: getattr(part, "name", part))
+def test_each_guard_is_missed(store, url, capfd, table, number):
+    dialect = store.engine.dialect.name
+    name = append_only(table, dialect)[number].split()[2]
+    filled(store)
+    assert list(verify_database(store)) == []
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql(f"DROP TRIGGER {name}" + ("" if dialect == "sqlite" else f" ON {table.name}"))
+    (fault,) = verify_database(store)
+    assert name in fault.problem
+    assert verify(["--store", url]) == 1
+    assert f"TRIGGER {name} is missing or altered" in capfd.readouterr().out
+
+
+def test_a_guard_that_was_put_to_sleep_is_missed(store):
+    with store.engine.begin() as connection:
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("DROP TRIGGER events_no_delete")
+            connection.exec_driver_sql(
+                "CREATE TRIGGER events_no_delete BEFORE DELETE ON events WHEN 0 BEGIN SELECT 1; END"
+            )
+        else:
+            connection.exec_driver_sql("ALTER TABLE events DISABLE TRIGGER events_no_delete")
+    assert ["events_no_delete" in fault.problem for fault in verify_database(store)] == [True]
+
+
+def test_guards_that_do_nothing_are_missed(new_url):
+    with open_store(new_url("postgresql")) as store:
+        with store.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"
+            )
+        (fault,) = verify_database(store)
+        assert "a function of the triggers is missing or altered" in fault.problem
+
+
+@pytest.mark.parametrize("column", ["ocr_text", "evidence", "field_confidence", "pages"])
+def test_what_was_read_beside_the_result_is_proved(store, column):
+    (first, *_) = filled(store)
+    changed = {"ocr_text": "'SURAT TUGAS'", "pages": "7"}.get(column, "'[1]'")
+    by_hand(store, f"UPDATE jobs SET {column} = {changed} WHERE job_id = '{first}'")
+    (fault,) = verify_store(store)
+    assert fault.job_id == first
+    assert "its text, evidence, confidences or pages" in fault.problem
 
 
 # Corpora.
