@@ -252,6 +252,38 @@ def test_a_mistake_is_one_clear_line(
     assert not (folder / "manifest.json").exists()
 
 
+ROWS = "".join(json.dumps({"id": f"a{n}", "x_analysis": {"agency": n % 7}}) + "\n" for n in range(30))
+
+
+@pytest.mark.parametrize("tool", [analyze_coverage, select_training_set], ids=["coverage", "selection"])
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (
+            ROWS.encode("utf-16"),
+            "not UTF-8 but UTF-16, as it seems; convert the file, such as with `iconv -f UTF-16 -t",
+        ),
+        (ROWS.encode("utf-16-be"), "`iconv -f UTF-16BE -t UTF-8 'my labels.jsonl' > utf8.jsonl`"),
+        (b"\n\n", "my labels.jsonl: empty; there is no record to read"),
+        (
+            ROWS.replace('"agency": ', '"agency": 5').encode(),
+            "30 of 30: a number off the scale; give both ends of the scale (such as: ",
+        ),
+        (b"[1]\n[2]\n{}\n", "2 of 3: not a JSON object (such as: [1])"),
+        (b'{"id": "a", "text": "x"}\n' * 3, "3 of 3: no number among the values (such as: it has id, text)"),
+    ],
+    ids=["utf-16", "utf-16-be", "empty", "off the scale", "lists", "no numbers"],
+)
+def test_a_file_without_usable_records_says_why(
+    tool: Callable[[list[str]], int], raw: bytes, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "my labels.jsonl"
+    path.write_bytes(raw)
+    assert tool(["--labeled-file", str(path)]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert message in said
+
+
 def test_predictions_for_other_ids_are_refused(
     labeled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

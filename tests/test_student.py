@@ -157,7 +157,7 @@ def test_overlaps_are_refused(made: Path, tmp_path: Path, run: Run) -> None:
         pytest.param([{"id": "a", "text": "", "analysis": {"agency": 1}}], 1, "no text", id="empty text"),
         pytest.param([{"id": "a", "text": "x", "analysis": {"agency": 1}}], 1, "needs 20 at least", id="one text"),
         pytest.param([{"id": "a", "text": "x", "analysis": {"agency": True}}], 1, "no scores", id="no number"),
-        pytest.param([], 1, "no scores", id="empty file"),
+        pytest.param([], 1, "train.jsonl: empty; there is no record", id="empty file"),
     ],
 )
 def test_training_files_that_are_none(

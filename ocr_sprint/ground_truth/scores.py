@@ -235,7 +235,30 @@ def _column(
         raise UsageError(f"no record has {asked!r} ({name}); check its name, with dots for objects inside objects")
     return [] if way is None else [(name, way)]
 
-# %% ../../nbs/ground_truth/00a_scores.ipynb #759fb1cd
+# %% ../../nbs/ground_truth/00a_scores.ipynb #16da3e69
+def _scoreless(record: Json, scale: ScoreScale) -> tuple[str, str]:
+    "Why a record has no score, and an example."
+    if not isinstance(record, dict):
+        return "not a JSON object", repr(record)[:40]
+    for home in _homes(record):
+        holder = value_at(record, home)
+        for key, value in holder.items() if isinstance(holder, dict) else ():
+            number = number_in(value)
+            if number is not None and not scale.low <= number <= scale.high:
+                return "a number off the scale; give both ends of the scale", f"{key} is {number:g}"
+    return "no number among the values", f"it has {', '.join(record)[:60] or 'no keys'}"
+
+
+def _no_scores(sample: Sequence[Json], scale: ScoreScale) -> str:
+    "That there are no scores, and the commonest reason."
+    found = [_scoreless(record, scale) for record in sample]
+    text = f"no scores from {scale.low:g} to {scale.high:g} found in the first "
+    text += "record" if len(sample) == 1 else f"{len(sample)} records"
+    for reason, count in Counter(reason for reason, _ in found).most_common(1):
+        text += f"; {count} of {len(sample)}: {reason} (such as: {dict(reversed(found))[reason]})"
+    return text
+
+# %% ../../nbs/ground_truth/00a_scores.ipynb #fd9fdf2c
 _IDS = (("id",), ("job_id",), ("article_id",))
 _SOURCES = (("source",), ("final_result", "header", "satuan"))
 
@@ -254,7 +277,7 @@ def find_layout(
         raise UsageError(f"dimensions {', '.join(dimensions)}: one is named twice")
     names = tuple(dimensions) or tuple(_numeric_names(sample, scale))
     if not names:
-        raise DataError(f"no scores from {scale.low:g} to {scale.high:g} found in the first {len(sample)} records")
+        raise DataError(_no_scores(sample, scale))
     places = tuple(_ways(sample, name) for name in names)
     for name, ways in zip(names, places, strict=True):
         if not ways:

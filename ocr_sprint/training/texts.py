@@ -59,15 +59,16 @@ def text_of(
     title = None if field else value_at(record, ("title",))
     return f"{title}\n\n{body}" if body and isinstance(title, str) and title.strip() else body
 
-# %% ../../nbs/training/01_texts.ipynb #e172ffea
+# %% ../../nbs/training/01_texts.ipynb #82624697
 def training_layout(
     paths: Sequence[Path],
     dimensions: Sequence[str] = (),  # none: find them
     scale: ScoreScale | None = None,  # None: 0 to 10
 ) -> Layout:
     "Where the scores of labelled files are; DataError when there are none."
+    sample = read_sample(paths)
     try:
-        return find_layout(read_sample(paths), dimensions, scale=scale or ScoreScale())
+        return find_layout(sample, dimensions, scale=scale or ScoreScale())
     except (DataError, UsageError) as error:
         raise type(error)(f"{paths[0]}: {error}") from None
 
