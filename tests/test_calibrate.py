@@ -475,4 +475,8 @@ def test_where_nothing_varies_nothing_is_recommended() -> None:
     assert done.recommendation.verdicts[0].grade == "nothing varies"
     assert "All texts got the same score of baseline and people" in done.recommendation.reason
     write_calibration(done, Path("reports/one.md"))
-    assert "| nothing varies" in Path("reports/one.md").read_text(encoding="utf-8")
+    told = Path("reports/one.md").read_text(encoding="utf-8")
+    assert "| nothing varies" in told
+    assert "There is no alpha to draw: all texts got the same scores" in told
+    assert "Figure: Krippendorff" not in told
+    assert ".." not in told

@@ -99,3 +99,9 @@ def test_files_are_whole_and_named_for_what_they_are(tmp_path):
         write_report(too_large, tmp_path / "a.html")
     assert (tmp_path / "a.html").read_text(encoding="utf-8") == to_html(report())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "a.md"]
+
+
+def test_an_option_in_code_is_not_broken_at_its_hyphens() -> None:
+    page = to_html(Report("Next", "Call `ocr_sprint x --target-count 20000 a--b`.", []))
+    assert "<code>ocr_sprint x <span>--target-count</span> 20000 a--b</code>" in page
+    assert "code span { white-space: nowrap; }" in page

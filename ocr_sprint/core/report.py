@@ -21,7 +21,7 @@ from .files import atomic_writer
 # %% auto #0
 __all__ = ['Value', 'MAX_FIGURE_BYTES', 'Part', 'Table', 'Figure', 'Section', 'Report', 'to_markdown', 'to_html', 'write_report']
 
-# %% ../../nbs/core/11_report.ipynb #57b9b0dd
+# %% ../../nbs/core/11_report.ipynb #0bd9aa6f
 Value: TypeAlias = str | float | bool | None
 
 
@@ -39,10 +39,16 @@ def _cell(value: Value) -> str:
     return value
 
 
+def _code(found: re.Match[str]) -> str:
+    "Code, whose options are not broken at their hyphens."
+    options = re.sub(r"(?<!\S)--[a-z-]{1,30}(?!\S)", r"<span>\g<0></span>", found[1])
+    return f"<code>{options}</code>"
+
+
 def _inline(text: str) -> str:
     "One line of prose as HTML, escaped, with its code and strong words."
     escaped = html.escape(text)
-    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", re.sub(r"`(.+?)`", r"<code>\1</code>", escaped))
+    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", re.sub(r"`(.+?)`", _code, escaped))
 
 
 def _prose(text: str) -> str:
@@ -196,7 +202,7 @@ addEventListener("beforeprint", () => draw(true));
 addEventListener("afterprint", () => draw(false));
 """
 
-# %% ../../nbs/core/11_report.ipynb #d7bc3f44
+# %% ../../nbs/core/11_report.ipynb #e195a029
 _STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1b1b1b; --soft: #595959; --line: #d5d5d5; --tint: #f3f4f6; }
 @media (prefers-color-scheme: dark) {
@@ -218,6 +224,7 @@ th, td { text-align: left; vertical-align: top; padding: .35rem .8rem; border-bo
 th { background: var(--tint); } .number { text-align: right; white-space: nowrap; }
 code { font: .92em ui-monospace, "Liberation Mono", monospace; background: var(--tint); padding: 0 .2em;
   overflow-wrap: anywhere; }
+code span { white-space: nowrap; }
 figure { margin: 1.25rem 0; } figcaption { color: var(--soft); font-size: .92rem; }
 @page { margin: 18mm 16mm; }
 @media print {
