@@ -377,6 +377,10 @@ def test_the_command_says_what_is_wrong_and_ends_accordingly(store, url, tmp_pat
     said = capfd.readouterr()
     assert "line 3: the line has not exactly the keys" in said.out
     assert "5 problems in 3 lines" in said.err or "4 problems in 3 lines" in said.err
+    alone = tmp_path / "alone.jsonl"
+    alone.write_bytes(b"{\n")
+    assert verify(["--corpus", str(alone)]) == 1
+    assert "alone.jsonl: 1 problem in 1 line\n" in capfd.readouterr().err
     assert verify(["--corpus", str(tmp_path / "none.jsonl")]) == 1
     assert verify(["--store", f"sqlite:///{tmp_path}/none.db"]) == 2
 

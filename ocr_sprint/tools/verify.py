@@ -31,6 +31,10 @@ def _told(
     return count
 
 
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def _verify_corpus(
     path: Path,
     strict: bool,
@@ -39,11 +43,14 @@ def _verify_corpus(
     report = verify_corpus(path)
     _told(report.problems)
     if report.problem_count:
-        raise DataError(f"{path}: {report.problem_count} problems in {report.lines} lines")
+        raise DataError(f"{path}: {_counted(report.problem_count, 'problem')} in {_counted(report.lines, 'line')}")
     if strict and report.flagged:
         raise FlaggedError(f"{path}: {report.flagged} of {report.lines} lines say that they do not replay")
     papers = "as its manifest says" if report.manifest else "and no manifest beside it"
-    print(f"{path}: {report.lines} lines, {report.flagged} flagged, sha256 {report.sha256}, {papers}", file=sys.stderr)
+    print(
+        f"{path}: {_counted(report.lines, 'line')}, {report.flagged} flagged, sha256 {report.sha256}, {papers}",
+        file=sys.stderr,
+    )
 
 
 def _verify_store(
