@@ -44,7 +44,7 @@ from ocr_sprint.review.replay import (
 KEYS = ("header", "personel", "nama", "nrp", "perihal", "pangkat", "a.b", "", "x[0]", '"', "\\", "é", "e\u0301", "0")
 SCALARS: tuple[Json, ...] = (
     None, True, False, 0, 1, -1, 1.0, 0.0, -0.0, 1e300, 2**64 - 1, -(2**63), "", "1", "true", "77060000", "BUDI",
-    "é", "e\u0301", "😀", "\u0000", "\u2028", "Penyelidikan kasus pencurian",
+    "é", "e\u0301", "😀", "\u0085", "\u2028", "Penyelidikan kasus pencurian",
 )  # fmt: skip
 BLOCK = 5_000
 

@@ -149,6 +149,8 @@ def test_workers_killed_between_two_items_cost_nothing() -> None:
     wait_until_idle(workers)
     for process in workers:
         process.kill()
+    while {process.status() for process in workers} != {psutil.STATUS_ZOMBIE}:
+        time.sleep(0.01)
     assert [next(found).value for _ in range(6)] == [16, 25, 36, 49, 64, 81]
     found.close()
 
