@@ -275,6 +275,8 @@ def main() -> None:
         sample = draw_sample([sys.argv[2]], 2_000, seed=42)
         print(f"sample of {len(sample.articles)} out of {sample.read}: peak {resident()} MB", flush=True)
         return
+    if unknown := set(sys.argv[1:]) - PARTS.keys():
+        sys.exit(f"usage: label.py [PART ...] with PART one of {', '.join(PARTS)}; not {', '.join(sorted(unknown))}")
     for name in sys.argv[1:] or PARTS:
         with tempfile.TemporaryDirectory() as folder:
             PARTS[name](Path(folder))
