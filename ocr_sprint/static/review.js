@@ -1,22 +1,9 @@
 // The screen of the review panel. It shows worksheets, collects operations and sends messages; what they mean is decided in Python
 // (panels.session). Text from letters goes through text nodes only, never through innerHTML.
 
-const SILENCE_MS = 3000; // after which an answer that has not come is reported
 const IDLE_MS = 5000; // a pause that does not count as work
 const AHEAD = 2; // letters that are fetched before they are needed
 const KEPT = 12; // letters whose pictures stay in memory
-
-/** An element with attributes, listeners (on...) and children. */
-function make(tag, attributes = {}, ...children) {
-  const svg = tag === "svg" || tag === "rect";
-  const node = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
-  }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
-  return node;
-}
 
 /** A field path as its steps: personel[0].nrp is ["personel", 0, "nrp"]. */
 const steps = (path) => path.match(/[^.[\]]+|\[\d+\]/g).map((part) => (part[0] === "[" ? Number(part.slice(1, -1)) : part));
@@ -170,7 +157,7 @@ class Screen {
     bar.children[0].setAttribute("aria-label", "Previous letter");
     bar.children[1].setAttribute("aria-label", "Next letter");
     const actions = make("div", { class: "actions" }, this.approve, this.saveOnly, this.status);
-    this.root = make("div", { class: "ocr-sprint-review", "data-lm-suppress-shortcuts": "true", role: "region", "aria-label": "Review of letters" },
+    this.root = make("div", { class: "ocr-sprint-panel ocr-sprint-review", "data-lm-suppress-shortcuts": "true", role: "region", "aria-label": "Review of letters" },
       bar, this.help, this.alert,
       make("div", { class: "panes" }, make("div", { class: "left" }, tools, this.viewer),
         make("div", { class: "right" }, this.crop, this.detail, this.fields, actions)));
@@ -945,9 +932,4 @@ class Screen {
   }
 }
 
-export default {
-  render({ model, el }) {
-    const screen = new Screen(model, el);
-    return () => screen.close();
-  },
-};
+export default face(Screen);
