@@ -1,19 +1,17 @@
-"""One JupyterLab and one browser for all browser tests."""
+"""One JupyterLab and one browser for all browser tests. What tests do with them stands in lab.py."""
 
 from __future__ import annotations
 
-import os
+import json
 import signal
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import pytest
-from lab import browser, lab_server
-from playwright.sync_api import BrowserContext, Page
-
-AXE = "4.14.1"
+from lab import Lab, browser, lab_server, watched
+from playwright.sync_api import BrowserContext, Page, Playwright, sync_playwright
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,42 +22,63 @@ def ended_in_order() -> None:
 
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the notebooks, where kernels work too."""
     return tmp_path_factory.mktemp("lab")
 
 
 @pytest.fixture(scope="session")
 def address(root: Path) -> Iterator[str]:
+    """JupyterLab's address, with its token."""
     with lab_server(root) as found:
         yield found
 
 
 @pytest.fixture(scope="session")
-def context(root: Path) -> Iterator[BrowserContext]:
-    with browser(root / ".profile") as found:
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def context(playwright: Playwright, root: Path) -> Iterator[BrowserContext]:
+    """The browser of all tests."""
+    with browser(playwright, root / ".profile") as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def kernels(address: str) -> Iterator[None]:
+    """Whatever kernels a test started end with it."""
+    yield
+    base, _, token = address.partition("/?token=")
+    headers = {"Authorization": f"token {token}"}
+    with urlopen(Request(f"{base}/api/sessions", headers=headers)) as answer:
+        sessions = json.load(answer)
+    for session in sessions:
+        urlopen(Request(f"{base}/api/sessions/{session['id']}", headers=headers, method="DELETE")).close()
 
 
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
     """A page whose errors fail its test, and that must not ask another host for anything."""
-    page = context.new_page()
-    errors: list[str] = []
-    hosts: set[str | None] = set()
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
-    yield page
-    page.close(run_before_unload=False)
-    assert errors == []
-    assert hosts - {None, ""} == {"127.0.0.1"}
+    with watched(context) as found:
+        yield found
 
 
-@pytest.fixture(scope="session")
-def axe() -> str:
-    """The program of axe-core, from the npm registry when it is not in the cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ocr_sprint" / f"axe-core-{AXE}"
-    program = cache / "package" / "axe.min.js"
-    if not program.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["npm", "pack", "--silent", f"axe-core@{AXE}"], cwd=cache, check=True, stdout=subprocess.DEVNULL)
-        subprocess.run(["tar", "xzf", f"axe-core-{AXE}.tgz"], cwd=cache, check=True)
-    return program.read_text()
+@pytest.fixture
+def lab(page: Page, root: Path, address: str) -> Lab:
+    """A page of JupyterLab: `lab.open(name, *cells, panel=...)`, `lab.page`, `lab.root`."""
+    return Lab(page, root, address)
+
+
+@pytest.fixture
+def another(playwright: Playwright, root: Path, address: str, tmp_path: Path) -> Iterator[Callable[[], Lab]]:
+    """A function that starts a further browser with a profile of its own: another person at another machine."""
+    with ExitStack() as stack:
+
+        def start() -> Lab:
+            profile = tmp_path / f"profile-{len(list(tmp_path.glob('profile-*')))}"
+            found = stack.enter_context(browser(playwright, profile))
+            return Lab(stack.enter_context(watched(found)), root, address)
+
+        yield start

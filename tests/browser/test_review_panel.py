@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
-import shutil
 import statistics
 import threading
 import time
@@ -14,10 +12,9 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from lab import WAIT, cell_count, open_notebook, run_all, write_notebook
+from lab import WAIT, Lab, cell_count, picture, saved_text, until, violations
 from letters import NAMES, add_letter, new_store
-from PIL import Image
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import Locator, expect
 
 from ocr_sprint.api.app import create_app
 from ocr_sprint.api.service import Settings
@@ -25,7 +22,6 @@ from ocr_sprint.documents.pipeline import ingest
 from ocr_sprint.documents.synthetic import make_letter
 from ocr_sprint.review.tokens import create_token
 
-IMAGES = Path(__file__).resolve().parents[2] / "nbs" / "images"
 DOUBTFUL = ("personel[0].nama", "personel[1].nrp", "personel[2].nama")
 OPEN = """
 from ocr_sprint.panels.review import review_panel
@@ -47,21 +43,21 @@ panel
 """
 
 
+READY = ".ocr-sprint-review:is([data-painted], :has(.message))"
+
+
 class Bench:
-    """A panel in a notebook, over a store that the test sees too."""
+    """A review panel in a notebook, over a store that the test sees too."""
 
-    def __init__(self, page: Page, root: Path, address: str) -> None:
-        self.page, self.root, self.address = page, root, address
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self.page = lab, lab.page
 
-    def open(self, name: str, cell: str = OPEN, by: str = "reviewer-a", notebook: str | None = None) -> Locator:
-        notebook = notebook or f"{name}-{by}.ipynb"
-        write_notebook(self.root / notebook, cell.format(name=name, by=by))
-        open_notebook(self.page, self.address, notebook)
-        run_all(self.page)
+    def open(self, name: str, cell: str = OPEN, by: str = "reviewer-a") -> Locator:
+        self.lab.open(f"{name}-{by}", cell.format(name=name, by=by), panel=READY)
         return self.panel()
 
     def panel(self) -> Locator:
-        self.page.wait_for_selector(".ocr-sprint-review:is([data-painted], :has(.message))")
+        self.page.wait_for_selector(READY)
         return self.page.locator(".ocr-sprint-review")
 
     def field(self, path: str) -> Locator:
@@ -69,16 +65,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(page: Page, root: Path, address: str) -> Bench:
-    return Bench(page, root, address)
-
-
-def until(holds: Callable[[], bool], seconds: float = WAIT) -> None:
-    """Wait for the store; fail when it does not come about."""
-    ends = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < ends
-        time.sleep(0.05)
+def bench(lab: Lab) -> Bench:
+    return Bench(lab)
 
 
 def test_a_letter_with_three_doubtful_fields_takes_four_keys(bench: Bench, root: Path) -> None:
@@ -158,18 +146,13 @@ def test_the_notebook_gets_none_of_the_keys(bench: Bench, root: Path) -> None:
 def test_a_saved_notebook_holds_no_personal_data_and_the_panel_survives_a_reload(bench: Bench, root: Path) -> None:
     with new_store(root / "saved.db") as store:
         add_letter(store, 1, doubtful=DOUBTFUL)
-        panel = bench.open("saved", notebook="saved.ipynb")
+        panel = bench.open("saved")
         expect(panel.locator(".paper img")).to_be_visible()
         bench.field(DOUBTFUL[0]).fill("ACHMAD SUBAGYA")
         bench.page.keyboard.press("Tab")
-        commands = "@jupyter-widgets/jupyterlab-manager:saveWidgetState"
-        bench.page.evaluate(f"() => window.jupyterapp.commands.execute('{commands}')")
-        bench.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-        notebook = root / "saved.ipynb"
-        until(lambda: "widget-state" in notebook.read_text())
-        saved = notebook.read_text()
+        saved = saved_text(bench.page)
         assert "ocr-sprint-review" in saved, "the panel's own program is there"
-        assert [word for word in (*NAMES, "SUBAGYA", "7706000", "sprint-001", "reviewer-b") if word in saved] == []
+        assert [word for word in (*NAMES, "SUBAGYA", "7706000", "sprint-001", "sprint-001.png") if word in saved] == []
         bench.page.on("dialog", lambda dialog: dialog.accept())
         bench.page.reload()
         expect(bench.panel().locator(".name")).to_have_text("sprint-001.png")
@@ -201,11 +184,11 @@ def test_silence_is_said_and_the_work_arrives_once(bench: Bench, root: Path) -> 
         assert [event.new_value for event in store.events(job_id)] == ["ACHMAD SUBAGYA"]
 
 
-def test_two_people_on_one_letter_lose_nothing(bench: Bench, root: Path, context: BrowserContext, address: str) -> None:
+def test_two_people_on_one_letter_lose_nothing(bench: Bench, root: Path, another: Callable[[], Lab]) -> None:
     with new_store(root / "two.db") as store:
         job_id = add_letter(store, 1)
         first = bench.open("two")
-        other = Bench(context.new_page(), root, address)
+        other = Bench(another())
         second = other.open("two", by="reviewer-b")
         bench.field("header.perihal").fill("patroli malam")
         bench.field("personel[0].nama").fill("ACHMAD SUBAGYA")
@@ -223,7 +206,6 @@ def test_two_people_on_one_letter_lose_nothing(bench: Bench, root: Path, context
         expect(second.get_by_role("status")).to_contain_text("Saved")
         header = store.job(job_id).result["header"]
         assert (header["perihal"], header["tempat"], store.job(job_id).approved) == ("patroli malam", "Bogor", True)
-        other.page.close(run_before_unload=False)
 
 
 def test_rows_are_added_moved_deleted_and_undone(bench: Bench, root: Path) -> None:
@@ -314,27 +296,15 @@ def sit_second(sit: Callable[[str], Locator], name: str, mode: str) -> Locator:
     return panel
 
 
-@pytest.mark.parametrize("theme", ["Light", "Dark"])
-def test_no_accessibility_violations(bench: Bench, root: Path, axe: str, theme: str) -> None:
-    with new_store(root / f"axe{theme}.db") as store:
+def test_no_accessibility_violations_in_light_and_in_dark(bench: Bench, root: Path) -> None:
+    with new_store(root / "axe.db") as store:
         add_letter(store, 1, doubtful=DOUBTFUL)
-        panel = bench.open(f"axe{theme}")
-        change = f"() => window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})"
-        bench.page.evaluate(change)
-        bench.page.wait_for_selector(f'body[data-jp-theme-light="{str(theme == "Light").lower()}"]', state="attached")
+        panel = bench.open("axe")
         bench.field("personel[1].nrp").fill("7706")
         bench.page.keyboard.press("Tab")
         expect(bench.field("personel[1].nrp")).to_have_class(re.compile(r"\bodd\b"))
         panel.get_by_role("button", name="Keys").click()
-        bench.page.evaluate(axe)
-        tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-        found = bench.page.evaluate(
-            "(tags) => axe.run('.ocr-sprint-review', {runOnly: tags}).then(r => r.violations.map("
-            "v => [v.id, v.nodes.map(n => n.html.slice(0, 200) + ' ' + n.failureSummary)]))",
-            tags,
-        )
-        bench.page.evaluate(change.replace(theme, "Light"))
-        assert found == []
+        assert violations(bench.page, ".ocr-sprint-review") == []
 
 
 def test_the_picture_of_the_documentation(bench: Bench, root: Path, tmp_path: Path) -> None:
@@ -349,14 +319,7 @@ def test_the_picture_of_the_documentation(bench: Bench, root: Path, tmp_path: Pa
         expect(panel.locator(".paper img")).to_be_visible()
         bench.field("personel[1].nama").focus()
         bench.page.keyboard.press("Tab")
-        bench.page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
-        panel.scroll_into_view_if_needed()
-        taken = panel.screenshot(scale="css")
-    small = Image.open(io.BytesIO(taken)).convert("P", palette=Image.Palette.ADAPTIVE, colors=64)
-    small.save(tmp_path / "review_panel.png", optimize=True)
-    assert (tmp_path / "review_panel.png").stat().st_size < 250_000
-    if os.environ.get("OCR_SPRINT_PICTURES"):
-        shutil.copy(tmp_path / "review_panel.png", IMAGES / "review_panel.png")
+        picture(bench.page, ".ocr-sprint-review", "review_panel")
 
 
 def test_next_is_painted_from_what_was_fetched_ahead(bench: Bench, root: Path) -> None:
