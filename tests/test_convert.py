@@ -45,7 +45,6 @@ EVERYTHING = tuple(FORMATS)
 ROW_KEYS = {
     "prompt_completion": ["id", "prompt", "completion"],
     "messages": ["id", "messages"],
-    "conversations": ["id", "conversations"],
     "preference": ["id", "prompt", "chosen", "rejected"],
     "alpaca": ["id", "instruction", "input", "output"],
 }
@@ -408,7 +407,13 @@ def test_an_older_conversion_is_replaced_whole(store, tmp_path):
     out = tmp_path / "out"
     convert(store, out, Conversion(EVERYTHING), in_schema_order)
     convert(store, out, Conversion(("alpaca",)), in_schema_order)
-    assert {path.name for path in out.iterdir()} == {"README.md", "manifest.json", "left_out.jsonl", "alpaca"}
+    assert {path.name for path in out.iterdir()} == {
+        "README.md",
+        "manifest.json",
+        "left_out.jsonl",
+        "groups.jsonl",
+        "alpaca",
+    }
 
 
 def test_other_folders_are_left_alone(store, tmp_path):

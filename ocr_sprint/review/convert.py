@@ -42,14 +42,17 @@ from .samples import merged, rows, sample_queries, snapshot
 from .schema import jobs
 
 # %% auto #0
-__all__ = ['Conversion', 'Letter', 'letters', 'convert']
+__all__ = ['TRAINERS', 'Conversion', 'Letter', 'letters', 'convert']
 
-# %% ../../nbs/review/38_convert.ipynb #bfdf7bf4
+# %% ../../nbs/review/38_convert.ipynb #fa164b31
+TRAINERS: tuple[Target, ...] = ("trl", "messages", "axolotl", "unsloth")  # whom one folder of two formats serves
+
+
 @dataclass(frozen=True)
 class Conversion:
     "What to write; UsageError for what cannot be."
 
-    targets: tuple[Target, ...] = ("trl",)
+    targets: tuple[Target, ...] = TRAINERS
     choice: Choice = field(default_factory=Choice)
     split_by: SplitBy = "document"
     division: Division = field(default_factory=Division)
@@ -134,7 +137,7 @@ def _collect(
             spool.write(orjson.dumps(tuple(example)) + b"\n")
     return collected
 
-# %% ../../nbs/review/38_convert.ipynb #552c1310
+# %% ../../nbs/review/38_convert.ipynb #f6e5cda5
 class _File:
     "A file of rows that counts what it takes."
 
@@ -154,18 +157,26 @@ class _File:
         return WrittenFile(self.form, self.split, path, self.rows, self.bytes, self._digest.hexdigest())
 
 
+_GROUPS = "groups.jsonl"
+
+
 def _write_rows(
     folder: Path,
     spool: Iterable[bytes],  # the examples
+    groups: Sequence[int],  # for each example the index of its group's oldest
     splits: Sequence[Split],  # of each example
     conversion: Conversion,
 ) -> tuple[WrittenFile, ...]:
     "Write every example in every format into the file of its split."
     system = system_prompt(conversion.choice)
     files: dict[tuple[str, Split], _File] = {}
+    ids: list[str] = []
     with ExitStack() as stack:
-        for line, split in zip(spool, splits, strict=True):
+        sides = stack.enter_context(atomic_writer(folder / _GROUPS))
+        for line, group, split in zip(spool, groups, splits, strict=True):
             example = Example(*orjson.loads(line))
+            ids.append(example.job_id)
+            sides.write(orjson.dumps({"id": example.job_id, "split": split, "group": ids[group]}) + b"\n")
             for form, row_of in conversion.forms.items():
                 row = row_of(example, system)
                 if row is None:
@@ -259,7 +270,7 @@ def _manifest(
         warnings=tuple(_warnings(conversion, collected, in_split)),
     )
 
-# %% ../../nbs/review/38_convert.ipynb #aa2c4a6b
+# %% ../../nbs/review/38_convert.ipynb #072d92bf
 def _refuse_nothing(
     conversion: Conversion,
     collected: _Collected,
@@ -286,7 +297,7 @@ def convert(
             _refuse_nothing(conversion, collected)
             spool.seek(0)
             splits = divided(collected.keys, conversion.division)
-            files = _write_rows(part, spool, splits, conversion)
+            files = _write_rows(part, spool, grouped(collected.keys), splits, conversion)
         manifest = _manifest(conversion, collected, splits, files)
         longest = manifest.characters["longest"] + len(manifest.system_prompt)
         texts = {

@@ -73,7 +73,7 @@ def front_matter(
     ]
     return f"---\n{yaml.safe_dump({'configs': configs}, sort_keys=False)}---\n"
 
-# %% ../../nbs/review/37_convert_readme.ipynb #28b232a4
+# %% ../../nbs/review/37_convert_readme.ipynb #436e07d6
 _HOW: dict[Target, str] = {
     "trl": "TRL: `trl sft --config trl_sft.yaml` trains on `prompt_completion/`; only the completion is learnt.",
     "messages": "TRL: `trl sft --config trl_sft_messages.yaml` trains on `messages/`. It needs `assistant_only_loss`, "
@@ -81,8 +81,7 @@ _HOW: dict[Target, str] = {
     "preference": "TRL: `trl dpo --config trl_dpo.yaml` trains on `preference/`: the approved answer against what "
     "the pipeline first said.",
     "axolotl": "Axolotl: `axolotl train axolotl.yml` trains on `messages/`. A row that is too long stops it.",
-    "unsloth": "Unsloth: `standardize_data_formats(load_dataset('./conversations', split='train'))`, then the "
-    "model's chat template, then `train_on_responses_only`.",
+    "unsloth": "Unsloth: `python unsloth_train.py` trains on `prompt_completion/`. A row that is too long stops it.",
     "alpaca": "Alpaca: `alpaca/` is for trainers that want instruction, input and output (`type: alpaca` in "
     "Axolotl); it uses no chat template.",
 }
@@ -97,7 +96,7 @@ def _table(manifest: Manifest) -> list[str]:
     ]
     return [f"| rows | {' | '.join(SPLITS)} |", "|---" * 4 + "|", *lines]
 
-# %% ../../nbs/review/37_convert_readme.ipynb #5d5e6a45
+# %% ../../nbs/review/37_convert_readme.ipynb #6330629e
 def readme(
     manifest: Manifest,
 ) -> str:
@@ -121,8 +120,9 @@ def readme(
             "",
             *(training or ["- nothing: the train split is empty"]),
             "",
-            "Run these in this folder, and change the model's name in the file to yours. Afterwards send the trained "
-            "model the same system prompt:",
+            "Run these in this folder, and change the model's name in the file to yours. `ocr_sprint preflight` says "
+            "beforehand whether its tokenizer has room for every answer. Afterwards send the trained model the same "
+            "system prompt:",
             "",
             f"> {manifest.system_prompt}",
             "",
@@ -130,7 +130,8 @@ def readme(
             "",
             *(left_out or ["- none"]),
             "",
-            "`left_out.jsonl` names each letter; `manifest.json` has every figure and the SHA-256 of every file.",
+            "`left_out.jsonl` names each letter, `groups.jsonl` says which letters stay together; `manifest.json` has "
+            "every figure and the SHA-256 of every file of rows.",
             "",
         ]
     )
