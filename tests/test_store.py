@@ -378,7 +378,7 @@ def test_the_file_is_kept_with_its_job(store):
     assert [known.job_id for known in store.jobs()] == [job_id_of(sha256_hex(content))]
 
 
-@pytest.mark.parametrize("order", ["export", "queue"])
+@pytest.mark.parametrize("order", ["export", "queue", "latest"])
 def test_lists_are_complete_across_pages(store, order):
     random = Random(3)
     for number in range(23):
@@ -405,7 +405,11 @@ def test_lists_are_complete_across_pages(store, order):
     def age(job):
         return (job.created_at, job.job_id)
 
-    assert listed == sorted(listed, key=age if order == "export" else urgency)
+    def lateness(job):
+        return (job.changed_at, job.created_at, job.job_id)
+
+    key = {"export": age, "queue": urgency, "latest": lateness}[order]
+    assert listed == sorted(listed, key=key, reverse=order == "latest")
     assert sorted(job.job_id for job in listed) == sorted(job.job_id for job in store.jobs())
     for filters, chosen in [
         (JobFilters(status="failed"), lambda job: job.status == "failed"),
@@ -421,6 +425,34 @@ def test_lists_are_complete_across_pages(store, order):
 def test_a_place_that_no_page_gave_is_refused(store, after):
     with pytest.raises(UsageError, match="is no place in this list"):
         store.page(after=after)
+
+
+@pytest.mark.parametrize("at", ["revoke", "_approve", "existing_job"])
+def test_an_approval_with_edits_that_fails_on_its_way_leaves_nothing(store, at, monkeypatch):
+    """Whatever step of it fails: between the correction and the approval, or after both."""
+    job_id = store.add_job(**new_job(1))
+    store.approve(job_id, by="reviewer-a")
+    before, trail = store.job(job_id), store.trail(job_id)
+
+    def fails(*_, **__):
+        raise RuntimeError("the process ends here")
+
+    edits = [Edit("set", PERIHAL, "Penyelidikan")]
+    with monkeypatch.context() as patched:
+        patched.setattr(f"ocr_sprint.review.store.{at}", fails)
+        with pytest.raises(RuntimeError):
+            store.approve(job_id, edits=edits, by="reviewer-a", expected_version=before.version)
+    assert (store.job(job_id), store.trail(job_id)) == (before, trail)
+    with pytest.raises(ConflictError):
+        store.approve(job_id, edits=edits, by="reviewer-a", expected_version=before.version - 1)
+    with pytest.raises(ConflictError):
+        store.approve(job_id, edits=[*edits, Edit("set", PERIHAL, "x", expected="y")], by="reviewer-a")
+    assert (store.job(job_id), store.trail(job_id)) == (before, trail)
+    after = store.approve(job_id, edits=edits, by="reviewer-a", reason="keliru", expected_version=before.version)
+    assert (after.approved, after.version, after.result["header"]["perihal"]) == (True, before.version + 1, "Penyelidikan")
+    kinds = [(entry.kind, entry.what.partition(" ")[0]) for entry in store.trail(job_id)[len(trail) :]]
+    assert kinds == [("events", "header.perihal:"), ("approvals", "the"), ("approvals", "approved")]
+    assert chain_holds(store, job_id)
 
 
 class Reviewing(RuleBasedStateMachine):
@@ -473,6 +505,20 @@ class Reviewing(RuleBasedStateMachine):
     def approve(self):
         self.store.approve(self.job_id, by="reviewer-a", expected_version=self.version)
         self.version += not self.approved
+        self.approved = True
+
+    @precondition(lambda self: self.current)
+    @rule(data=st.data())
+    def correct_and_approve(self, data):
+        event = data.draw(corrections(self.current, 1))
+        edit = Edit(event.op, event.field_path, event.new_value, expected=event.old_value)
+        changes = event.op != "set" or not same(event.old_value, event.new_value)
+        job = self.store.approve(self.job_id, edits=[edit], by="reviewer-a", expected_version=self.version)
+        assert job.approved
+        if changes:
+            self.past.append(self.current)
+            self.current, self.events = apply_event(self.current, event), self.events + 1
+        self.version += changes or not self.approved
         self.approved = True
 
     @rule()
