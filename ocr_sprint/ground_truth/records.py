@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 # %% auto #0
-__all__ = ['read_sample', 'read_file', 'read_part', 'read_records', 'write_lines']
+__all__ = ['read_sample', 'read_file', 'read_part', 'read_records', 'write_lines', 'read_values']
 
 # %% ../../nbs/ground_truth/00d_records.ipynb #22c4d11d
 def _usable(
@@ -200,7 +200,7 @@ def read_records(
         raise DataError(f"{paths[0]}: no record can be used; {account.summary()}")
     return records, account
 
-# %% ../../nbs/ground_truth/00d_records.ipynb #b749064f
+# %% ../../nbs/ground_truth/00d_records.ipynb #4405f8f7
 def _is_record(
     raw: bytes,
     expected: str,  # its id
@@ -213,19 +213,17 @@ def _is_record(
         return False
 
 
-def _copy(
+def _line_of(
     records: Records,
-    rows: npt.NDArray[np.int64],  # of one source, by offset
-    source: BinaryIO,
-    out: BinaryIO,
-) -> None:
-    "Copy the rows' lines; DataError when the source is not what it was."
-    for row in rows:
-        source.seek(int(records.offset[row]))
-        raw = source.read(int(records.length[row]))
-        if not _is_record(raw, records.ids[row], records.layout):
-            raise DataError(f"{records.where(int(row))}: the file has changed since it was read; run this again")
-        out.write(raw + b"\n")
+    row: int,
+    source: BinaryIO,  # the plain stream of its file
+) -> bytes:
+    "The line of a record; DataError when the source is not what it was."
+    source.seek(int(records.offset[row]))
+    raw = source.read(int(records.length[row]))
+    if not _is_record(raw, records.ids[row], records.layout):
+        raise DataError(f"{records.where(row)}: the file has changed since it was read; run this again")
+    return raw
 
 
 def write_lines(
@@ -240,4 +238,18 @@ def write_lines(
             mine = ordered[records.file[ordered] == index]
             if len(mine):
                 with open_plain(source.path) as file:
-                    _copy(records, mine, file, out)
+                    out.writelines(_line_of(records, int(row), file) + b"\n" for row in mine)
+
+# %% ../../nbs/ground_truth/00d_records.ipynb #f2edd898
+def read_values(
+    records: Records,
+    rows: npt.NDArray[Any],  # indexes, in any order
+) -> list[Json]:  # in the order of the rows
+    "The records as their sources wrote them; DataError when a source is not what it was."
+    found: dict[int, Json] = {}
+    for index, source in enumerate(records.sources):
+        mine = sorted(rows[records.file[rows] == index].tolist(), key=lambda row: int(records.offset[row]))
+        if mine:
+            with open_plain(source.path) as file:
+                found |= {row: orjson.loads(_line_of(records, row, file)) for row in mine}
+    return [found[row] for row in rows.tolist()]
