@@ -47,7 +47,7 @@ test: check  ## check, then run every notebook and every test
 test-train: $(READY_TO_TRAIN)  ## the tests of training, on converted letters and without a GPU or a network
 	$(BIN)/pytest tests/train
 
-test-browser: $(READY)  ## the panels in a real JupyterLab; needs Chromium, and npm for axe-core
+test-browser: $(READY)  ## the panels in a real JupyterLab; needs Chromium and npm
 	$(BIN)/pytest tests/browser
 
 docs: $(READY)  ## the documentation site in _site/html, offline, warnings as errors

@@ -6,7 +6,6 @@ of our sides share fails here.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import shutil
@@ -18,9 +17,9 @@ from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
 import pytest
+from npm_package import install
 
 FOLDER = Path(__file__).resolve().parent / "aimock"
-PACKAGE = "node_modules/@copilotkit/aimock"
 OLDEST = (20, 15)
 
 
@@ -37,28 +36,6 @@ def node() -> str:
     if found < OLDEST:
         pytest.fail(f"Node.js is {told}; {wanted}")
     return program
-
-
-def _locked(path: Path) -> object:
-    "The hash of the package in a lock file; None without one."
-    if not path.exists():
-        return None
-    return json.loads(path.read_text(encoding="utf-8"))["packages"].get(PACKAGE, {}).get("integrity")
-
-
-def install() -> Path:
-    "Install what the lock file names, once for all processes that test; the folder of the package."
-    lock = FOLDER / "package-lock.json"
-    with lock.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        # npm writes its own lock file into node_modules last: one that agrees is a whole installation.
-        if _locked(FOLDER / "node_modules/.package-lock.json") != _locked(lock):
-            words = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-            done = subprocess.run(words, cwd=FOLDER, capture_output=True, text=True, check=False)
-            if done.returncode:
-                told = " ".join(done.stderr.split())[:300]
-                pytest.fail(f"npm ci could not install aimock in tests/aimock; is the npm registry there? {told}")
-    return FOLDER / PACKAGE
 
 
 class Seen(NamedTuple):
@@ -103,7 +80,7 @@ class AimockServer(NamedTuple):
 @contextmanager
 def aimock() -> Iterator[AimockServer]:
     "An aimock while the block lasts."
-    program, package = node(), install()
+    program, package = node(), install(FOLDER, "@copilotkit/aimock")
     words = [program, str(package / "dist/cli.js"), "--port", "0", "--strict", "--journal-max", "0"]
     words += ["--fixtures", str(FOLDER / "fixtures.json")]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -149,3 +150,15 @@ def test_no_tracked_file_names_a_registry_or_a_folder_of_one_machine() -> None:
     command = ["git", "grep", "-nIE", f"{hosts}|{folders}", "--", ".", ":!tests/test_packaging.py"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (found.returncode, found.stdout) == (1, "")
+
+
+def test_the_browser_tests_fail_without_a_browser_and_the_gate_installs_one(tmp_path: Path) -> None:
+    """A gate that went on without a browser would say green about panels that nobody opened."""
+    command = [sys.executable, "-m", "pytest", "tests/browser", "-x", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PATH": str(tmp_path), "BROWSER_PATH": ""}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "the browser tests need Chromium: apt-get install chromium" in run.stderr
+    gate = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert re.search(r"^make test-browser$", gate, re.MULTILINE)
+    assert "programs+=(chromium)" in gate

@@ -10,8 +10,13 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
-from lab import Lab, browser, lab_server, watched
+from lab import Lab, browser, chromium, lab_server, watched
 from playwright.sync_api import BrowserContext, Page, Playwright, sync_playwright
+
+
+def pytest_configure() -> None:
+    """Without a browser nothing is tested, and that is no success."""
+    chromium()
 
 
 @pytest.fixture(scope="session", autouse=True)
