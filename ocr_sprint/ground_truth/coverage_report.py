@@ -17,7 +17,7 @@ from .select import Bin, Selection
 from .wanted import Range, wanted_ranges
 
 # %% auto #0
-__all__ = ['FROM_NONE', 'WHY', 'heat', 'coverage_report', 'comparison_report']
+__all__ = ['FROM_NONE', 'WHY', 'heat', 'coverage_report', 'by_margin', 'bin_bars', 'comparison_report']
 
 # %% ../../nbs/ground_truth/32_coverage_report.ipynb #2df1f27a
 _Rows: TypeAlias = list[list[Value]]
@@ -181,11 +181,13 @@ def coverage_report(
     summary = f"{coverage.used:,} records, {len(names)} dimensions. {_verdict(coverage.gates)}"
     return Report("Coverage", summary, [*sections, _account(coverage)])
 
-# %% ../../nbs/ground_truth/32_coverage_report.ipynb #23c40dfe
+# %% ../../nbs/ground_truth/32_coverage_report.ipynb #103fa476
 WHY = {"": None, "availability": "too few records", "conflict": "conflict"}  # of a bin's shortfall
 
 
-def _by_margin(bins: Sequence[Bin]) -> dict[str, list[Bin]]:
+def by_margin(
+    bins: Sequence[Bin],  # of a selection
+) -> dict[str, list[Bin]]:
     "The bins of each margin."
     found: dict[str, list[Bin]] = {}
     for entry in bins:
@@ -193,7 +195,17 @@ def _by_margin(bins: Sequence[Bin]) -> dict[str, list[Bin]]:
     return found
 
 
-def _bars(entries: Sequence[Bin], name: str) -> Figure:
+_INKS: tuple[Mapping[str, Any], ...] = (
+    {"color": "rgb(154, 160, 166)"},
+    {"color": "rgba(213, 94, 0, 0)", "line": {"color": "rgb(213, 94, 0)", "width": 1.5}},
+    {"color": "rgb(59, 130, 196)"},
+)
+
+
+def bin_bars(
+    entries: Sequence[Bin],  # of one margin
+    name: str,  # of the margin
+) -> Figure:
     "Pool, target and selection of one margin."
     x = [entry.label for entry in entries]
     total, size = (max(1, sum(values)) for values in zip(*((e.available, e.chosen) for e in entries), strict=True))
@@ -202,11 +214,12 @@ def _bars(entries: Sequence[Bin], name: str) -> Figure:
         ("asked", [entry.asked / size for entry in entries]),
         ("selected", [entry.chosen / size for entry in entries]),
     ]
-    data = [{"type": "bar", "name": label, "x": x, "y": y} for label, y in series]
+    pairs = zip(series, _INKS, strict=True)
+    data = [{"type": "bar", "name": label, "x": x, "y": y, "marker": ink} for (label, y), ink in pairs]
     layout = {"barmode": "group", "height": 260, "yaxis": {"tickformat": ".0%"}, "xaxis": {"type": "category"}}
     return Figure(f"{name}: share of the corpus, share asked for, share selected.", {"data": data, "layout": layout})
 
-# %% ../../nbs/ground_truth/32_coverage_report.ipynb #0f053936
+# %% ../../nbs/ground_truth/32_coverage_report.ipynb #aa1adc24
 def _changes(before: Coverage, after: Coverage) -> list[Section]:
     "What else a selection changed: correlations, tiers, sources."
     names, sections = [entry.name for entry in before.dimensions], []
@@ -231,17 +244,17 @@ def _changes(before: Coverage, after: Coverage) -> list[Section]:
 
 def _spread_change(selection: Selection, before: Coverage, after: Coverage) -> Table:
     "How the selection widened each dimension, and how far it could have been widened alone."
-    by_margin = _by_margin(selection.bins)
+    entries = by_margin(selection.bins)
     rows: _Rows = []
     point = (before.scale[1] - before.scale[0]) / (len(before.dimensions[0].distribution) - 1)
     for old, new in zip(before.dimensions, after.dimensions, strict=True):
-        most = iqr_alone([entry.available for entry in by_margin[old.name]], after.used) * point
+        most = iqr_alone([entry.available for entry in entries[old.name]], after.used) * point
         missing = ", ".join(new.missing) or None
         rows.append([old.name, old.iqr, new.iqr, most, old.deviation, new.deviation, missing])
     columns = ["dimension", "IQR before", "after", "at most", "deviation before", "after", "still missing"]
     return Table(columns, rows, "At most: the widest IQR of a selection that looks at this dimension alone.")
 
-# %% ../../nbs/ground_truth/32_coverage_report.ipynb #9442633a
+# %% ../../nbs/ground_truth/32_coverage_report.ipynb #1cc58694
 def comparison_report(
     selection: Selection,
     before: Coverage,
@@ -249,11 +262,11 @@ def comparison_report(
 ) -> Report:
     "The distributions before and after a selection, and for each shortfall its reason."
     sections = [Section("Spread", _spread_change(selection, before, after))]
-    for name, entries in _by_margin(selection.bins).items():
+    for name, entries in by_margin(selection.bins).items():
         rows: _Rows = [[e.label, e.available, round(e.asked, 1), e.target, e.chosen, WHY[e.reason]] for e in entries]
         columns = ["tier" if name == "tier" else "score", "available", "asked", "target", "selected", "short because"]
         table = Table(columns, rows)
-        sections.append(Section(name, table, _bars(entries, name)))
+        sections.append(Section(name, table, bin_bars(entries, name)))
     sections += _changes(before, after)
     iqr = [sum(entry.iqr for entry in coverage.dimensions) / len(before.dimensions) for coverage in (before, after)]
     wider = f"the mean IQR goes from {iqr[0]:.2f} to {iqr[1]:.2f}"

@@ -21,7 +21,7 @@ from .strategies import Wish
 from .table import Records
 
 # %% auto #0
-__all__ = ['TestKind', 'Division', 'TrainingSet', 'undo_weights', 'build_training_set', 'build_around']
+__all__ = ['TestKind', 'Division', 'TrainingSet', 'undo_weights', 'build_training_set', 'shared_groups', 'build_around']
 
 # %% ../../nbs/ground_truth/34_training_set.ipynb #2e4340d6
 TestKind: TypeAlias = Literal["natural", "covered", "both"]
@@ -148,6 +148,15 @@ def build_training_set(
             splits |= halves
     distances = {name: distance(coded, np.isin(np.arange(len(records)), rows)) for name, rows in splits.items()}
     return TrainingSet(selection, pool, splits, undo_weights(coded, splits["train"]), distances)
+
+# %% ../../nbs/ground_truth/34_training_set.ipynb #f04e3abf
+def shared_groups(
+    made: TrainingSet,
+    groups: npt.NDArray[np.int64],  # of each record
+) -> int:
+    "How many groups have records in more than one split."
+    held = np.concatenate([np.unique(groups[rows]) for rows in made.splits.values()])
+    return int((np.unique(held, return_counts=True)[1] > 1).sum())
 
 # %% ../../nbs/ground_truth/34_training_set.ipynb #f9183561
 def build_around(
