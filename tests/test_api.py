@@ -294,6 +294,22 @@ def test_two_reviewers_and_the_current_value(api):
     assert prove(reverse(job.result, store.events(job_id)), job.initial_sha256) is None
 
 
+def test_an_approval_brings_its_corrections_along(api):
+    store, app = api
+    job_id = letter(store)
+    client = client_of(app)
+    both = {"edits": [*edit("Patroli")["edits"], *edit("77060000", "personel[0].nrp", expected="x")["edits"]]}
+    refused = problem(change(client, job_id, "approve", both, 1))
+    assert (refused["code"], refused["field"]) == ("conflict", "personel[0].nrp")
+    assert change(client, job_id, "approve", edit("Patroli", "header.hal"), 1).status_code == 422
+    assert (store.job(job_id).version, store.events(job_id)) == (1, [])
+    del both["edits"][1]["expected"]
+    done = change(client, job_id, "approve", both | {"reason": "keliru"}, 1)
+    assert (done.json()["approved"], done.headers["etag"]) == (True, '"2"')
+    assert [event.reason for event in store.events(job_id)] == ["keliru"] * 2
+    assert change(client, job_id, "approve", both, 1).status_code == 409
+
+
 def test_of_many_at_once_one_wins_each_round(api):
     store, app = api
     job_id = letter(store)

@@ -134,6 +134,7 @@ def test_a_letter_is_corrected_and_approved_by_one_message(desks) -> None:
     assert (answer["kind"], answer["saved"]["approved"]) == ("saved", True)
     job = store.job(job_id)
     assert job.reviewed_by == "reviewer-a"
+    assert job.version == sheet["version"] + 1, "corrections and approval are one change"
     assert job.result["header"]["tahun"] == 2024
     assert [person["nama"] for person in job.result["personel"]] == ["BUDI", "CITRA", "EKA"]
     assert job.result["personel"][2]["no"] == 9
@@ -214,6 +215,26 @@ def test_a_second_review_is_blind_and_a_conflict_has_three_sides(desks) -> None:
     assert (result["header"]["perihal"], len(result["personel"])) == ("razia", 2)
     assert three.ask(kind="list", mode="conflict")["letters"] == []
     assert three.sheet(job_id, "conflict")["conflict"] is None
+
+
+@pytest.mark.parametrize("decider", [0, 2])
+def test_a_conflict_is_closed_by_leaving_the_first_answer_as_it_is(desks, decider) -> None:
+    """By the first reviewer, who sees the two answers also in the list of approved letters, or by a third person."""
+    store, people = desks
+    job_id = add(store)
+    one, two, decides = Screen(people[0]), Screen(people[1]), Screen(people[decider])
+    one.ask(**SAVE, id="1", job_id=job_id, version=one.sheet(job_id)["version"], ops=[])
+    other = {"op": "set", "path": "header.perihal", "old": "patroli", "value": "razia"}
+    two.sheet(job_id, "second")
+    two.ask(**SAVE | {"mode": "second"}, id="2", job_id=job_id, version=None, ops=[other])
+    assert [each["job_id"] for each in decides.ask(kind="list", mode="conflict")["letters"]] == [job_id]
+    assert decides.sheet(job_id)["conflict"] == decides.sheet(job_id, "conflict")["conflict"]
+    sheet = decides.sheet(job_id, "conflict")
+    saved = decides.ask(**SAVE | {"mode": "conflict"}, id="3", job_id=job_id, version=sheet["version"], ops=[])
+    assert (saved["kind"], saved["saved"]["approved"]) == ("saved", True)
+    assert decides.ask(kind="list", mode="conflict")["letters"] == []
+    assert decides.sheet(job_id, "conflict")["conflict"] is None
+    assert store.job(job_id).result == letter()
 
 
 def test_what_knows_the_first_answer_is_turned_away(desks) -> None:

@@ -182,6 +182,24 @@ def test_a_conflict_shows_three_values_until_somebody_decides(store: Store) -> N
     assert conflicts(store, job_id) == []
 
 
+@pytest.mark.parametrize("decider", ["reviewer-a", "reviewer-b", "reviewer-c"])
+def test_a_decision_for_the_first_answer_closes_a_conflict(store: Store, decider: str) -> None:
+    """Also by the first reviewer, whose approval stands: the decision is an entry of its own, and only one."""
+    job_id = reviewed(store)
+    submit_second(store, job_id, SECOND, by="reviewer-b")
+    before = store.job(job_id)
+    decided = store.approve(job_id, by=decider, expected_version=before.version)
+    assert conflicts(store) == []
+    assert (decided.result, decided.approved, decided.reviewed_by) == (before.result, True, decider)
+    assert decided.version == before.version + 1
+    assert [entry.kind for entry in store.trail(job_id)[-2:]] == ["second_reviews", "approvals"]
+    assert store.approve(job_id, by=decider) == decided, "what is decided stays as it is"
+    submit_second(store, job_id, SECOND, by="reviewer-d")
+    assert len(conflicts(store)) == 1, "a further second answer is a further conflict"
+    store.approve(job_id, by=decider)
+    assert conflicts(store) == []
+
+
 def test_taking_over_the_second_answer_settles_it(store: Store) -> None:
     job_id = reviewed(store)
     submit_second(store, job_id, SECOND, by="reviewer-b")

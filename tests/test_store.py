@@ -449,7 +449,11 @@ def test_an_approval_with_edits_that_fails_on_its_way_leaves_nothing(store, at, 
         store.approve(job_id, edits=[*edits, Edit("set", PERIHAL, "x", expected="y")], by="reviewer-a")
     assert (store.job(job_id), store.trail(job_id)) == (before, trail)
     after = store.approve(job_id, edits=edits, by="reviewer-a", reason="keliru", expected_version=before.version)
-    assert (after.approved, after.version, after.result["header"]["perihal"]) == (True, before.version + 1, "Penyelidikan")
+    assert (after.approved, after.version, after.result["header"]["perihal"]) == (
+        True,
+        before.version + 1,
+        "Penyelidikan",
+    )
     kinds = [(entry.kind, entry.what.partition(" ")[0]) for entry in store.trail(job_id)[len(trail) :]]
     assert kinds == [("events", "header.perihal:"), ("approvals", "the"), ("approvals", "approved")]
     assert chain_holds(store, job_id)

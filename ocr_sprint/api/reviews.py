@@ -28,8 +28,8 @@ from ..review.jobs import Job
 
 # %% auto #0
 __all__ = ['ReviewerOf', 'VersionOf', 'FIELD_PATH', 'Reason', 'AnEdit', 'router', 'Batch', 'AnyEdit', 'SetEdit', 'AddEdit',
-           'RemoveEdit', 'Corrections', 'stored_edits', 'conflict', 'explained', 'Reviewed', 'post_corrections',
-           'UndoRequest', 'post_undo', 'post_approve']
+           'RemoveEdit', 'Corrections', 'Approval', 'stored_edits', 'conflict', 'explained', 'Reviewed',
+           'post_corrections', 'UndoRequest', 'post_undo', 'post_approve']
 
 # %% ../../nbs/api/12_reviews.ipynb #4ae5d273
 _NAME = r"^[!-~]([ -~]{0,126}[!-~])?$"
@@ -55,7 +55,7 @@ def _version(
 ReviewerOf = Annotated[str, Depends(_reviewer)]
 VersionOf = Annotated[int, Depends(_version)]
 
-# %% ../../nbs/api/12_reviews.ipynb #1e9b328e
+# %% ../../nbs/api/12_reviews.ipynb #dfd1632d
 _KEY = r'[^.\[\]"]+'
 _STRING = r'\["([^"\\]|\\.)*"\]'
 FIELD_PATH = rf"^({_KEY}|{_STRING})(\.{_KEY}|\[(0|[1-9][0-9]{{0,17}})\]|{_STRING})*$"
@@ -102,6 +102,17 @@ class Corrections(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     edits: list[AnEdit] = Field(min_length=1, max_length=1000)
+    reason: Reason = Field(None, description="Of every edit that gives none of its own.")
+
+
+class Approval(BaseModel):
+    "What an approval brings along; nothing when the letter is right as it stands."
+
+    model_config = ConfigDict(extra="forbid")
+
+    edits: list[AnEdit] = Field(
+        default_factory=list, max_length=1000, description="Done before, in this order: all of them and the approval."
+    )
     reason: Reason = Field(None, description="Of every edit that gives none of its own.")
 
 # %% ../../nbs/api/12_reviews.ipynb #7d64d042
@@ -220,7 +231,7 @@ def post_corrections(
         )
     return _reviewed(job, response)
 
-# %% ../../nbs/api/12_reviews.ipynb #9fbe878d
+# %% ../../nbs/api/12_reviews.ipynb #6dbd269d
 Batch = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True), BeforeValidator(whole)]
 
 
@@ -259,9 +270,18 @@ def post_undo(
 
 @router.post("/jobs/{job_id}/approve", dependencies=[needs("reviewer")], responses=_ANSWERS)
 def post_approve(
-    job_id: uuid.UUID, service: ServiceOf, caller: CallerOf, by: ReviewerOf, version: VersionOf, response: Response
+    job_id: uuid.UUID,
+    wanted: Annotated[Approval, Body(default_factory=Approval)],
+    service: ServiceOf,
+    caller: CallerOf,
+    by: ReviewerOf,
+    version: VersionOf,
+    response: Response,
 ) -> Reviewed:
-    "Approve a letter as it stands; a later correction takes the approval back."
-    with explained(service, job_id):
-        job = service.store.approve(str(job_id), by=by, actor=caller.actor, expected_version=version)
+    "Approve a letter, with corrections that are done before or without; a later correction takes the approval back."
+    edits = stored_edits(wanted.edits)
+    with explained(service, job_id, edits):
+        job = service.store.approve(
+            str(job_id), edits=edits, by=by, actor=caller.actor, reason=wanted.reason, expected_version=version
+        )
     return _reviewed(job, response)

@@ -158,18 +158,16 @@ class _StoreLetters:
         frame = page_frame(self.store.job(reading.job_id), page)
         return self.pictures.page(file.content, page, turn=frame.turn, filename=file.filename)
 
-# %% ../../nbs/panels/02_desk.ipynb #6af03b5a
+# %% ../../nbs/panels/02_desk.ipynb #251b0d55
 class StoreDesk(_StoreLetters):
     "A desk over a store on this machine, for a reviewer whose name goes into the audit trail."
 
     def save(self, job_id: str, edits: Sequence[Edit], version: int | None, *, approve: bool) -> Saved:
         "Correct a letter and approve it; ConflictError when it is not that version any more."
-        job = self.store.job(job_id)
-        if edits:
-            job = self.store.correct(job_id, edits, by=self.name, expected_version=version)
-            version = job.version
         if approve:
-            job = self.store.approve(job_id, by=self.name, expected_version=version)
+            job = self.store.approve(job_id, edits=edits, by=self.name, expected_version=version)
+        else:
+            job = self.store.correct(job_id, edits, by=self.name, expected_version=version)
         return Saved(job.version, job.approved)
 
     def answer(self, job_id: str, edits: Sequence[Edit], run: int) -> Saved:

@@ -144,18 +144,14 @@ class _ServiceLetters:
         "A page as a PNG in the frame of the evidence."
         return self._service.ask(f"jobs/{reading.job_id}/pages/{page}")
 
-# %% ../../nbs/panels/03_remote.ipynb #774a338f
+# %% ../../nbs/panels/03_remote.ipynb #156b1ccc
 class ServiceDesk(_ServiceLetters):
     "A desk over the service at an address."
 
     def save(self, job_id: str, edits: Sequence[Edit], version: int | None, *, approve: bool) -> Saved:
         "Correct a letter and approve it; ConflictError when it is not that version any more."
-        answer: Any = {"version": version, "approved": False}
-        if edits:
-            body = {"edits": [_sent(edit) for edit in edits]}
-            answer = self._service.json(f"jobs/{job_id}/corrections", body, version)
-        if approve:
-            answer = self._service.json(f"jobs/{job_id}/approve", {}, answer["version"])
+        what = "approve" if approve else "corrections"
+        answer = self._service.json(f"jobs/{job_id}/{what}", {"edits": [_sent(edit) for edit in edits]}, version)
         return Saved(answer["version"], answer["approved"])
 
     def answer(self, job_id: str, edits: Sequence[Edit], run: int) -> Saved:

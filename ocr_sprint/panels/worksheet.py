@@ -197,7 +197,7 @@ def _taken(path: str, first: Json, second: Json) -> dict[str, Json]:
     op = "add" if is_row and first is None else "remove" if is_row and second is None else "set"
     return {"op": op, "path": path, "old": first, "value": second}
 
-# %% ../../nbs/panels/01_worksheet.ipynb #976399af
+# %% ../../nbs/panels/01_worksheet.ipynb #687ed9d8
 def worksheet(
     reading: Reading,
     mode: Mode = "first",
@@ -225,5 +225,5 @@ def worksheet(
         "places": _places(reading.evidence, moves),
         "pages": _pages(reading),
         "trail": [{name: each[name] for name in ("kind", "n", "by", "at", "what")} for each in trail],
-        "conflict": conflict(reading) if mode == "conflict" else None,
+        "conflict": None if mode == "second" else conflict(reading),
     }
