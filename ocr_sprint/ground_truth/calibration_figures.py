@@ -20,7 +20,8 @@ from .ratings import OVERALL
 from .tier_agreement import TierAgreement
 
 # %% auto #0
-__all__ = ['short_names', 'agreement_heatmap', 'measures_heatmap', 'bland_altman', 'confusion', 'distributions', 'counts']
+__all__ = ['short_names', 'agreement_heatmap', 'measures_heatmap', 'alpha_bars', 'bland_altman', 'confusion', 'distributions',
+           'counts']
 
 # %% ../../nbs/ground_truth/08_calibration_figures.ipynb #8917b550
 def short_names(
@@ -92,6 +93,55 @@ def measures_heatmap(
     spec = _heat(measures, [names[other] for other in others], found, [[*map(_written, row)] for row in found])
     marks = "reliable from 0.8, tentative from 0.667"
     return Figure(f"Krippendorff's alpha with {names[reference]} on each measure; {marks}.", spec)
+
+# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #dedaead8
+_MARKS = {0.8: "reliable", 0.667: "tentative"}
+
+
+def _reach(alpha: Interval) -> tuple[float, float]:
+    "From a value down and up to the ends of its interval."
+    if alpha.value is None or alpha.low is None or alpha.high is None:
+        return 0.0, 0.0
+    return alpha.value - alpha.low, alpha.high - alpha.value
+
+
+def _bars(pair: Pair, name: str) -> dict[str, Any]:
+    "Alpha of one candidate on each measure, with what is missing to the ends of its interval."
+    found = {each: agreement.statistics.get("alpha_interval", Interval()) for each, agreement in pair.measures.items()}
+    known = {each: alpha for each, alpha in found.items() if alpha.value is not None}
+    below, above = zip(*map(_reach, known.values()), strict=True) if known else ((), ())
+    told = [f"{each}: {alpha}, n = {pair.measures[each].n}" for each, alpha in known.items()]
+    error = {"type": "data", "symmetric": False, "array": [*above], "arrayminus": [*below], "thickness": 1.5}
+    return {
+        "type": "bar", "name": f"{name} (n = {pair.n})", "x": [*known], "y": [alpha.value for alpha in known.values()],
+        "error_y": error, "hovertext": told, "hoverinfo": "text+name",
+    }  # fmt: skip
+
+
+def alpha_bars(
+    calibration: Calibration,
+) -> Figure:
+    "Krippendorff's alpha of each candidate with the reference on each measure, with its interval."
+    names, reference = short_names(calibration.oracles), calibration.reference
+    pairs = {
+        next(iter({pair.one, pair.other} - {reference})): pair
+        for pair in calibration.pairs
+        if reference in (pair.one, pair.other)
+    }
+    line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "line": {"color": "#d55e00", "dash": "dot", "width": 1}}
+    layout = {
+        "barmode": "group",
+        "shapes": [{**line, "y0": mark, "y1": mark} for mark in _MARKS],
+        "xaxis": {"type": "category", "tickangle": -35, "automargin": True},
+        "yaxis": {"title": {"text": "alpha"}, "automargin": True},
+        "legend": {"orientation": "h", "y": 1.14},
+        "margin": {"l": 50, "r": 20, "t": 40, "b": 50},
+        "height": 380,
+        "showlegend": True,
+    }
+    marks = " and ".join(f"{word} from {mark:g}" for mark, word in _MARKS.items())
+    caption = f"Krippendorff's alpha with {names[reference]} on each measure, with 95 % intervals; dotted: {marks}."
+    return Figure(caption, {"data": [_bars(pair, names[name]) for name, pair in pairs.items()], "layout": layout})
 
 # %% ../../nbs/ground_truth/08_calibration_figures.ipynb #7e1ce727
 def _level(height: float, text: str, dash: str, ends: Sequence[float]) -> dict[str, Any]:

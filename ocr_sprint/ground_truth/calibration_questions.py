@@ -67,7 +67,24 @@ def _draw(order: Order, package: Filter, labels: Sequence[Mapping[str, Analysis]
                 raise DataError(f"{mine}: no id in it is one of {where}; label texts of that source") from None
             raise
 
-# %% ../../nbs/ground_truth/07a_calibration_questions.ipynb #ee210a9d
+# %% ../../nbs/ground_truth/07a_calibration_questions.ipynb #26acb6af
+def _stays(plan: Plan, wanted: Mapping[str, Json], labels: Sequence[Mapping[str, Analysis]]) -> bool:
+    "Is this the sample that is asked for, or one of which people have labelled texts since?"
+    if plan.wanted == wanted:
+        return True
+    known = {name for each in labels for name in each}
+    same = {**plan.wanted, "people": None} == {**wanted, "people": None}
+    return same and bool(known) and known <= {article.id for article in plan.articles}
+
+
+def _check_size(plan: Plan, labels: Sequence[Mapping[str, Analysis]]) -> None:
+    "DataError when there are too few texts, or too few of them with a label of people."
+    texts = [article for article in plan.articles if not labels or any(article.id in each for each in labels)]
+    if len(texts) < FEWEST:
+        which = " that people have labelled" if labels else ""
+        raise DataError(f"the source has {len(texts)} texts{which}; an interval needs at least {FEWEST}")
+
+
 def _sample(
     order: Order, package: Filter, labels: Sequence[Mapping[str, Analysis]], say: Callable[[str], None]
 ) -> Plan:
@@ -77,15 +94,13 @@ def _sample(
     wanted |= {"prefilter": order.allow_prefilter, "people": sha256_hex(canonical(known))}
     path = order.folder / "plan.jsonl"
     plan = None if order.refresh_plan else read_plan(path)
-    if plan is None or plan.wanted != wanted:
+    if plan is None or not _stays(plan, wanted, labels):
         drawn = _draw(order, package, labels)
         say(f"sample: {drawn.summary()}")
         plan = Plan(wanted, drawn.articles)
         if len(plan.articles) >= FEWEST:
             write_plan(path, wanted, drawn)
-    if len(plan.articles) < FEWEST:
-        which = " that people have labelled" if labels else ""
-        raise DataError(f"the source has {len(plan.articles)} texts{which}; an interval needs at least {FEWEST}")
+    _check_size(plan, labels)
     return plan
 
 # %% ../../nbs/ground_truth/07a_calibration_questions.ipynb #15d5bf18
