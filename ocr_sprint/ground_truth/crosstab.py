@@ -19,7 +19,7 @@ from .table import Column, Records
 # %% auto #0
 __all__ = ['MOST', 'NONE', 'OTHERS', 'Condition', 'Rows', 'largest', 'Places']
 
-# %% ../../nbs/ground_truth/32a_crosstab.ipynb #90cd7e7b
+# %% ../../nbs/ground_truth/32a_crosstab.ipynb #ae068e20
 MOST = 30  # bins of a text column
 NONE, OTHERS = "(none)", "(others)"
 
@@ -27,9 +27,10 @@ NONE, OTHERS = "(none)", "(others)"
 def largest(
     column: Column,
     most: int = MOST,
+    counted: Column | None = None,  # a column of the same values that says which are frequent; None: this one
 ) -> Column:
     "The column with its most frequent values only, in the order of their names; what is left out is one more value."
-    counts = np.bincount(column.codes, minlength=len(column.names))
+    counts = np.bincount((counted or column).codes, minlength=len(column.names))
     names = [name or NONE for name in column.names]
     if len(names) <= most:
         return Column(column.codes, tuple(names))
@@ -38,7 +39,7 @@ def largest(
     codes[kept] = np.arange(most)
     return Column(codes[column.codes], (*(names[code] for code in kept), OTHERS))
 
-# %% ../../nbs/ground_truth/32a_crosstab.ipynb #3fe13693
+# %% ../../nbs/ground_truth/32a_crosstab.ipynb #f597d8c1
 Condition: TypeAlias = tuple[str, int]  # the name of a margin and the number of a bin
 Rows: TypeAlias = npt.NDArray[np.int32]
 
@@ -50,8 +51,13 @@ class Places:
         self,
         records: Records,
         most: int = MOST,  # bins of a text column
+        like: Places | None = None,  # of the corpus that these records are a part of: their bins are the same then
     ) -> None:
-        short = {name: largest(column, most) for name, column in records.columns.items()}
+        whole = {} if like is None else like.records.columns
+        short = {
+            name: largest(column, most, whole[name] if name in whole and whole[name].names == column.names else None)
+            for name, column in records.columns.items()
+        }
         coded = code_records(replace(records, columns=short), tuple(short))
         self.records, self.margins = records, coded.margins
         self._codes = {margin.name: np.ascontiguousarray(coded.codes[:, j]) for j, margin in enumerate(coded.margins)}
