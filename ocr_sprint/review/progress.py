@@ -24,7 +24,7 @@ from .schema import jobs, runs, tasks
 __all__ = ['Span', 'Finished', 'Pace', 'pace', 'remaining', 'Held', 'Progress', 'progress', 'running_jobs', 'document_states',
            'Slot', 'Throughput', 'throughput', 'throughput_figure']
 
-# %% ../../nbs/review/08d_progress.ipynb #fa878eb7
+# %% ../../nbs/review/08d_progress.ipynb #7a004111
 _BREAK = 60  # seconds without a letter, after which a new stretch begins
 _WINDOW = datetime.timedelta(minutes=10)  # that are looked at
 
@@ -37,7 +37,8 @@ class Finished(NamedTuple):
     pages: int
 
 
-class Pace(NamedTuple):
+@dataclass(frozen=True)
+class Pace:
     "How fast letters are read; None: too few to say."
 
     letters_per_minute: float | None
@@ -68,8 +69,9 @@ def remaining(
     "How long it will take at this pace."
     return 60 * left / speed.letters_per_minute if speed.letters_per_minute else None
 
-# %% ../../nbs/review/08d_progress.ipynb #2cd6a1f8
-class Held(NamedTuple):
+# %% ../../nbs/review/08d_progress.ipynb #fa1a06a3
+@dataclass(frozen=True)
+class Held:
     "A letter that a worker reads."
 
     job_id: str
@@ -175,7 +177,7 @@ def document_states(
             found.update(connection.execute(select(jobs.c.document_sha256, jobs.c.status).where(some)).tuples().all())
     return found
 
-# %% ../../nbs/review/08d_progress.ipynb #28d897dd
+# %% ../../nbs/review/08d_progress.ipynb #62d2bcd2
 Span: TypeAlias = Literal["hour", "day", "month"]
 
 
@@ -195,7 +197,8 @@ _SPANS: Mapping[str, _Slots] = {
 }
 
 
-class Slot(NamedTuple):
+@dataclass(frozen=True)
+class Slot:
     "What was finished within a minute, an hour or a day."
 
     at: str  # UTC, cut to the slot
@@ -204,7 +207,8 @@ class Slot(NamedTuple):
     pages: int
 
 
-class Throughput(NamedTuple):
+@dataclass(frozen=True)
+class Throughput:
     "What was finished over a span of time."
 
     span: Span

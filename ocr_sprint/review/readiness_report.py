@@ -12,15 +12,17 @@ from ..core.report import Figure, Report, Section, Table
 from .readiness import TABLE_ROWS, UNIT_LETTERS, Bucket, Readiness, Signal
 
 # %% auto #0
-__all__ = ['SHOWN_UNITS', 'SHOWN_FIELDS', 'readiness_report']
+__all__ = ['SHOWN_UNITS', 'SHOWN_FIELDS', 'verdict', 'readiness_report']
 
-# %% ../../nbs/review/45_readiness_report.ipynb #9029efe2
+# %% ../../nbs/review/45_readiness_report.ipynb #0d795eeb
 def _days(days: float | None) -> str | float:
     "How long, or never."
     return "not at this rate" if days is None else days
 
 
-def _verdict(bucket: Bucket) -> str:
+def verdict(
+    bucket: Bucket,
+) -> str:
     "Where a count stands."
     if bucket.missing:
         return f"{bucket.missing:,} short"
@@ -35,7 +37,7 @@ def _summary(found: Readiness) -> str:
         "prompts of single units": units,
         "a table model": tables,
     }
-    said = "; ".join(f"{name}: {_verdict(bucket)}" for name, bucket in words.items())
+    said = "; ".join(f"{name}: {verdict(bucket)}" for name, bucket in words.items())
     return f"{found.usable:,} of {found.approved:,} approved letters can be used. For {said}."
 
 # %% ../../nbs/review/45_readiness_report.ipynb #c02b21c7
