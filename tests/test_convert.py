@@ -412,6 +412,7 @@ def test_an_older_conversion_is_replaced_whole(store, tmp_path):
         "manifest.json",
         "left_out.jsonl",
         "groups.jsonl",
+        "first_outputs.jsonl",
         "alpaca",
     }
 

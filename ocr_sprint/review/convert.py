@@ -42,7 +42,7 @@ from .samples import merged, rows, sample_queries, snapshot
 from .schema import jobs
 
 # %% auto #0
-__all__ = ['TRAINERS', 'Conversion', 'Letter', 'letters', 'convert']
+__all__ = ['TRAINERS', 'GROUPS', 'FIRST_OUTPUTS', 'Conversion', 'Letter', 'letters', 'convert']
 
 # %% ../../nbs/review/38_convert.ipynb #fa164b31
 TRAINERS: tuple[Target, ...] = ("trl", "messages", "axolotl", "unsloth")  # whom one folder of two formats serves
@@ -137,7 +137,7 @@ def _collect(
             spool.write(orjson.dumps(tuple(example)) + b"\n")
     return collected
 
-# %% ../../nbs/review/38_convert.ipynb #f6e5cda5
+# %% ../../nbs/review/38_convert.ipynb #305886df
 class _File:
     "A file of rows that counts what it takes."
 
@@ -157,7 +157,7 @@ class _File:
         return WrittenFile(self.form, self.split, path, self.rows, self.bytes, self._digest.hexdigest())
 
 
-_GROUPS = "groups.jsonl"
+GROUPS, FIRST_OUTPUTS = "groups.jsonl", "first_outputs.jsonl"
 
 
 def _write_rows(
@@ -172,11 +172,12 @@ def _write_rows(
     files: dict[tuple[str, Split], _File] = {}
     ids: list[str] = []
     with ExitStack() as stack:
-        sides = stack.enter_context(atomic_writer(folder / _GROUPS))
+        sides, first = (stack.enter_context(atomic_writer(folder / name)) for name in (GROUPS, FIRST_OUTPUTS))
         for line, group, split in zip(spool, groups, splits, strict=True):
             example = Example(*orjson.loads(line))
             ids.append(example.job_id)
             sides.write(orjson.dumps({"id": example.job_id, "split": split, "group": ids[group]}) + b"\n")
+            first.write(orjson.dumps({"id": example.job_id, "first_output": example.first}) + b"\n")
             for form, row_of in conversion.forms.items():
                 row = row_of(example, system)
                 if row is None:

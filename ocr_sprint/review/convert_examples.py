@@ -121,7 +121,7 @@ def _plain(value: orjson.Fragment | None) -> Json:
     plain: Json = orjson.loads(orjson.dumps(value))
     return plain
 
-# %% ../../nbs/review/34_convert_examples.ipynb #25bd4228
+# %% ../../nbs/review/34_convert_examples.ipynb #5e60a385
 class Example(NamedTuple):
     "A question, its approved answer, and the answer that was rejected."
 
@@ -129,6 +129,7 @@ class Example(NamedTuple):
     question: str
     answer: str  # JSON
     rejected: str | None  # JSON of the first output, where it differs from the answer
+    first: str | None = None  # JSON of the first output, for whoever measures what a model adds; None: not known
 
 
 def _is_empty(header: Json) -> bool:
@@ -155,7 +156,7 @@ def _parts(
         return UNREPLAYABLE
     return MISFIT if initial is None else (initial, answer, initial)
 
-# %% ../../nbs/review/34_convert_examples.ipynb #4a25f1e4
+# %% ../../nbs/review/34_convert_examples.ipynb #c550c9ec
 def example_of(
     sample: Sample,
     events: list[Event],  # its corrections, oldest first
@@ -173,4 +174,4 @@ def example_of(
     if _CONTROL.search(question) or _CONTROL.search(answer):
         return CONTROL_TOKENS
     rejected = initial if choice.source == "ocr_text" and initial != answer else None
-    return Example(sample.job_id, question, answer, rejected)
+    return Example(sample.job_id, question, answer, rejected, initial)

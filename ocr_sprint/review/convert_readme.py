@@ -96,7 +96,7 @@ def _table(manifest: Manifest) -> list[str]:
     ]
     return [f"| rows | {' | '.join(SPLITS)} |", "|---" * 4 + "|", *lines]
 
-# %% ../../nbs/review/37_convert_readme.ipynb #6330629e
+# %% ../../nbs/review/37_convert_readme.ipynb #2dae2562
 def readme(
     manifest: Manifest,
 ) -> str:
@@ -130,8 +130,8 @@ def readme(
             "",
             *(left_out or ["- none"]),
             "",
-            "`left_out.jsonl` names each letter, `groups.jsonl` says which letters stay together; `manifest.json` has "
-            "every figure and the SHA-256 of every file of rows.",
+            "`left_out.jsonl` names each letter, `groups.jsonl` says which stay together, and `first_outputs.jsonl` "
+            "what the pipeline said of each. `manifest.json` has every figure and the SHA-256 of every file of rows.",
             "",
         ]
     )
