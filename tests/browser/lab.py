@@ -37,7 +37,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from npm_package import install
 from PIL import Image
-from playwright.sync_api import BrowserContext, Locator, Page, Playwright
+from playwright.sync_api import BrowserContext, Locator, Page, Playwright, expect
 
 WAIT = 120  # seconds, for machines that are busy with other things
 SETTINGS = {
@@ -47,6 +47,7 @@ SETTINGS = {
     "@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True},
 }
 AXE = Path(__file__).resolve().parent / "axe"
+expect.set_options(timeout=WAIT * 1000)
 TAGS = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa")
 IMAGES = Path(__file__).resolve().parents[2] / "nbs" / "images"
 NOTEBOOK = "window.jupyterapp?.shell.currentWidget"

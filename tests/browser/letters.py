@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from ocr_sprint.core.canonical import sha256_hex
 from ocr_sprint.documents.letter import Lampiran, Penandatangan, Personel, Result, result_data
@@ -32,12 +32,12 @@ def letter(number: int, people: int) -> dict[str, Any]:
 def drawn(result: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
     """A page that shows it, and where each value stands."""
     page = Image.new("L", (WIDTH, HEIGHT), 250)
-    pen = ImageDraw.Draw(page)
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(26)
     places: dict[str, Any] = {}
 
     def put(path: str, value: object, left: int, top: int) -> None:
-        pen.text((left, top), str(value), 20, font_size=26)
-        right, bottom = left + max(round(pen.textlength(str(value), font_size=26)), 12), top + 34
+        pen.text((left, top), str(value), 20, font)
+        right, bottom = left + max(round(pen.textlength(str(value), font)), 12), top + 34
         places[path] = [{"page": 1, "box": [left, top, right, bottom], "words": str(value)}]
 
     for row, name in enumerate(("jenis", "nomor_sprint", "perihal", "satuan", "tanggal")):
@@ -46,7 +46,7 @@ def drawn(result: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
         for column, name in enumerate(("no", "nama", "pangkat", "nrp")):
             put(f"personel[{row}].{name}", person[name], 200 + 260 * column, 640 + 52 * row)
     file = io.BytesIO()
-    page.save(file, "PNG")
+    page.save(file, "PNG", compress_level=1)
     frames = [{"page": 1, "width": WIDTH, "height": HEIGHT, "turn": 0, "source": "ocr"}]
     return file.getvalue(), {"pages": frames, "fields": places}
 
