@@ -85,6 +85,7 @@ NEEDED = {
     ("GET", f"{JOBS}/{{job_id}}/second-review"): "reviewer",
     ("POST", f"{JOBS}/{{job_id}}/second-review"): "reviewer",
     ("GET", "/api/v1/second-reviews/conflicts"): "reviewer",
+    ("GET", "/api/v1/pace"): "reviewer",
     ("GET", "/metrics"): "viewer",
 }
 OPEN = {("GET", "/health")}

@@ -322,7 +322,7 @@ def test_every_store_has_a_name_of_its_own(new_url, backend):
 
 
 def test_the_versions_are_those_that_the_program_names():
-    assert VERSIONS == ("three_tables", "service", "audit")
+    assert VERSIONS == ("three_tables", "service", "audit", "times")
 
 
 def test_the_command_moves_a_store_and_says_what_would_be_lost(url, capsys):
@@ -333,8 +333,8 @@ def test_the_command_moves_a_store_and_says_what_would_be_lost(url, capsys):
     assert main(["--store", url, "--to", "three_tables", "--discard"]) == 0
     assert main(["--store", url]) == 0
     assert [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()] == [
-        "audit -> three_tables",
-        "three_tables -> audit",
+        "times -> three_tables",
+        "three_tables -> times",
     ]
     with open_store(url, create=False) as store:
         assert corpora(store) == before

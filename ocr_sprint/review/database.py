@@ -151,9 +151,9 @@ def rebuilding(
     finally:
         engine.dispose()  # connections that do not check references
 
-# %% ../../nbs/review/02b_database.ipynb #14122e04
-SCHEMA = "audit"  # the version of `review.schema`
-OLDER = ("three_tables", "service")  # versions before it, oldest first; the first had no table of versions
+# %% ../../nbs/review/02b_database.ipynb #a7c70465
+SCHEMA = "times"  # the version of `review.schema`
+OLDER = ("three_tables", "service", "audit")  # versions before it, oldest first; the first had no table of versions
 _USER_VERSION = 2  # tells programs that know only SQLite's field that this is not for them
 
 versions = Table(

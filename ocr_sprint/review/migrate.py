@@ -47,7 +47,7 @@ def _run(
         environment.configure(connection=connection, transaction_per_migration=False)
         environment.run_migrations()
 
-# %% ../../nbs/review/02c_migrate.ipynb #f0c26c7e
+# %% ../../nbs/review/02c_migrate.ipynb #c1725686
 _LOST: Mapping[str, Mapping[str, str]] = MappingProxyType(  # by version, what those before it lack
     {
         "service": {
@@ -64,6 +64,7 @@ _LOST: Mapping[str, Mapping[str, str]] = MappingProxyType(  # by version, what t
             "marks of undone corrections": "SELECT count(*) FROM events WHERE reverts IS NOT NULL",
             "tokens' names on corrections": "SELECT count(*) FROM events WHERE actor IS NOT NULL",
         },
+        "times": {"times that reviewers worked": "SELECT count(*) FROM review_times"},
     }
 )
 

@@ -26,8 +26,8 @@ from sqlalchemy import (
 
 # %% auto #0
 __all__ = ['metadata', 'jobs', 'change_sequence', 'tasks', 'documents', 'runs', 'archived_results', 'events', 'approvals',
-           'second_reviews', 'tokens', 'exports', 'tombstones', 'properties', 'POSTGRESQL_FUNCTIONS', 'ERASABLE',
-           'PERMANENT', 'append_only']
+           'second_reviews', 'review_times', 'tokens', 'exports', 'tombstones', 'properties', 'POSTGRESQL_FUNCTIONS',
+           'ERASABLE', 'PERMANENT', 'append_only']
 
 # %% ../../nbs/review/02_schema.ipynb #02600403
 _text = Text().with_variant(Text(collation="C"), "postgresql")
@@ -192,6 +192,22 @@ second_reviews = Table(
     Column("prev_hash", _text, nullable=False),
     Column("hash", _text, nullable=False),
     ForeignKeyConstraint(["job_seq", "run"], ["runs.job_seq", "runs.run"]),
+)
+
+# %% ../../nbs/review/02_schema.ipynb #815cc348
+review_times = Table(
+    "review_times",
+    metadata,
+    Column("seq", _key, primary_key=True),
+    Column("job_seq", _key, ForeignKey("jobs.seq"), nullable=False),
+    Column("by", _text, nullable=False),
+    Column("actor", _text),
+    Column("at", _text, nullable=False),
+    Column("seconds", Float, nullable=False),  # in which somebody worked; pauses are not counted
+    Column("changed", Boolean, nullable=False),  # whether anything was corrected
+    CheckConstraint("seconds >= 0 AND seconds <= 86400", name="seconds"),
+    Index(None, "job_seq"),
+    Index("ix_review_times_reviewer", "by", "actor"),
 )
 
 # %% ../../nbs/review/02_schema.ipynb #94f0f2f9

@@ -15,9 +15,9 @@ from .cli import command
 # %% auto #0
 __all__ = ['main', 'upgrade']
 
-# %% ../../nbs/tools/12_upgrade.ipynb #c73c7648
+# %% ../../nbs/tools/12_upgrade.ipynb #ea8acaf6
 def upgrade(
-    to: Literal["three_tables", "service", "audit"] = "audit",  # version of the tables
+    to: Literal["three_tables", "service", "audit", "times"] = "times",  # version of the tables
     discard: bool = False,  # allow the loss of what an older version has no place for
     store: str | None = None,  # store's URL; else $OCR_SPRINT_STORE, else sqlite:///ocr_sprint.db
 ) -> None:
