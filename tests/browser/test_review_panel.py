@@ -18,7 +18,8 @@ from ocr_sprint.documents.pipeline import ingest
 from ocr_sprint.documents.synthetic import Level, make_letter
 from ocr_sprint.review.tokens import create_token
 
-SHORTCUTS = "d d a b x m y 0 0 Shift+Enter Alt+Enter Shift+M Control+s".split()  # of JupyterLab
+# What JupyterLab would do something with.
+SHORTCUTS = ("d", "d", "a", "b", "x", "m", "y", "0", "0", "Shift+Enter", "Alt+Enter", "Shift+M", "Control+s")
 DOUBTFUL = ("personel[0].nama", "personel[1].nrp", "personel[2].nama")
 
 
