@@ -16,23 +16,23 @@ from .train_student import named_files
 # %% auto #0
 __all__ = ['main', 'calibrate_student']
 
-# %% ../../nbs/tools/15c_calibrate_student.ipynb #855102e6
+# %% ../../nbs/tools/15c_calibrate_student.ipynb #75d86425
 def calibrate_student(
     *,
-    model: Path,  # folder of a student
+    model: Path,  # folder of a student, light or fine-tuned
     predictions: Path,  # JSONL that predict wrote with it, of texts with labels
 ) -> None:
     "Draw a student's calibration curves again, from its predictions of texts that have labels."
     import numpy as np
 
     from ocr_sprint.training.calibration import FEWEST, fit_calibration
+    from ocr_sprint.training.finetuned import open_scorer, recalibrate
     from ocr_sprint.training.predictions import read_predictions
-    from ocr_sprint.training.student_files import load_student, replace_calibration
 
-    loaded = load_student(model)
+    scorer = open_scorer(model)
     found = read_predictions(named_files([predictions], "--predictions")[0])
-    dimensions = loaded.student.dimensions
-    if found.models != (loaded.digest,) or found.dimensions != dimensions:
+    dimensions = scorer.dimensions
+    if found.models != (scorer.digest,) or found.dimensions != dimensions:
         raise UsageError(f"{predictions}: was not written by the student in {model} as it stands; run predict with it")
     if not found.out_of_fold.all():
         raise DataError(
@@ -42,14 +42,14 @@ def calibrate_student(
     if known.max() < FEWEST:
         raise DataError(f"{predictions}: {known.max()} texts have labels; curves need {FEWEST} at least")
     calibration, _ = fit_calibration(found.raw, found.labels, np.arange(len(found)), dimensions)
-    replace_calibration(model, calibration, [(predictions.name, file_sha256(predictions))])
+    _, written = recalibrate(model, calibration, [(predictions.name, file_sha256(predictions))])
     before = np.abs(found.scores - found.labels)
     for place, gain in enumerate(calibration.gains):
         old = float(np.nanmean(before[:, place])) if gain.rows else float("nan")
         used = "new curve" if gain.used else "no curve: it would gain nothing"
         change = f"error {old:.2f} with the curve so far, {gain.after:.2f} now ({used})"
         print(f"{gain.dimension}: {gain.rows} texts, {change}", file=sys.stderr)
-    print(f"wrote {model / 'calibration.json'}; predict again before anything is compared", file=sys.stderr)
+    print(f"wrote {written}; predict again before anything is compared", file=sys.stderr)
 
 
 main = command(calibrate_student)

@@ -16,29 +16,30 @@ from .train_student import named_files
 # %% auto #0
 __all__ = ['main', 'predict']
 
-# %% ../../nbs/tools/15b_predict.ipynb #63742adb
+# %% ../../nbs/tools/15b_predict.ipynb #de317bf1
 def predict(
     *,
-    model: Path,  # folder of a student
+    model: Path,  # folder of a student, light or fine-tuned
     source: Sequence[Path],  # JSONL with id and text, labelled or not, also .gz or .zst
     output: Path,  # JSONL of predictions; compressed when it ends in .gz or .zst
     text: str | None = None,  # where the text is, when not under a usual name
     strict: bool = False,  # end with exit code 3 when records could not be used
 ) -> None:
     "Predict the scores of texts with a student, and the error to be expected of each."
+    from ocr_sprint.training.finetuned import open_scorer
     from ocr_sprint.training.predictions import predict_files
-    from ocr_sprint.training.student_files import load_student
 
-    loaded = load_student(model)
+    scorer = open_scorer(model)
     paths = named_files(source, "--source")
     if any(path.resolve() == output.resolve() for path in paths):
         raise UsageError(f"{output}: is read and written at once; give another file with --output")
     bad = output.with_name(f"{output.name.split('.')[0]}.quarantine.jsonl")
-    done = predict_files(loaded, paths, output, bad, field=text)
+    done = predict_files(scorer, paths, output, bad, field=text)
     print(f"{done.account}; the others are in {bad}" if done.rejected else done.account, file=sys.stderr)
+    how = "answered out of fold" if scorer.unseen else "their lines say `oof`: false"
     print(
         f"wrote {output}: {done.texts:,} texts, {done.labelled:,} with labels, {done.own:,} that the student was "
-        "trained on (answered out of fold)",
+        f"trained on ({how})",
         file=sys.stderr,
     )
     if strict and done.rejected:

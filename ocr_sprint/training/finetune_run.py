@@ -29,8 +29,9 @@ from .finetune_plan import Plan, Settings, accumulation, data_files, fingerprint
 __all__ = ['Run', 'write_json', 'resume_command', 'begin', 'finish', 'last_checkpoint', 'trainer_state', 'best_checkpoint',
            'read_history', 'callbacks', 'trainer_arguments', 'train']
 
-# %% ../../nbs/training/22_finetune_run.ipynb #04c847cc
+# %% ../../nbs/training/22_finetune_run.ipynb #f4e41961
 _FORMAT = "ocr_sprint fine-tuning run 1"
+_MARKER = "whole"  # a file in every checkpoint that is complete
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     with atomic_writer(path) as out:
         out.write(orjson.dumps(dict(document), option=orjson.OPT_INDENT_2) + b"\n")
 
-# %% ../../nbs/training/22_finetune_run.ipynb #099b7b6e
+# %% ../../nbs/training/22_finetune_run.ipynb #f701370d
 def _earlier(folder: Path, digest: str) -> str | None:
     "The state of this very run in the folder, None when it is new; UsageError when the folder holds anything else."
     path = folder / "run.json"
@@ -87,6 +88,8 @@ def _earlier(folder: Path, digest: str) -> str | None:
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise UsageError(f"{path}: was not written by finetune_qwen; {advice}")
     if document.get("digest") != digest:
+        if document.get("state") == "running" and not any((folder / "checkpoints").glob(f"*/{_MARKER}")):
+            return None  # it came to nothing: a file was wrong, and has been mended
         raise UsageError(f"{folder}: holds a run of other files or settings (see run.json); {advice}")
     return str(document.get("state"))
 
@@ -135,10 +138,7 @@ def finish(
         write_json(run.folder / "run.json", {**run.document, "state": "finished", **facts})
         shutil.rmtree(run.checkpoints, ignore_errors=True)
 
-# %% ../../nbs/training/22_finetune_run.ipynb #e3926045
-_MARKER = "whole"
-
-
+# %% ../../nbs/training/22_finetune_run.ipynb #d5628db4
 def last_checkpoint(
     run: Run,
 ) -> Path | None:

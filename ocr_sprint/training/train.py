@@ -28,9 +28,9 @@ from .student_files import save_student
 from .texts import Texts, read_texts, refuse_overlap, training_layout
 
 # %% auto #0
-__all__ = ['Wanted', 'student_report', 'Trained', 'train_files']
+__all__ = ['Wanted', 'read_parts', 'groups_of', 'student_report', 'Trained', 'train_files']
 
-# %% ../../nbs/training/13_train.ipynb #da8223f5
+# %% ../../nbs/training/13_train.ipynb #98bd77e3
 @dataclass(frozen=True)
 class Wanted:
     "What to train on, and where the student goes."
@@ -44,7 +44,7 @@ class Wanted:
     seed: int = 0  # of the folds
 
 
-def _read(wanted: Wanted) -> tuple[dict[str, Texts], str]:
+def read_parts(wanted: Wanted) -> tuple[dict[str, Texts], str]:
     "The texts of each split, and the account; bad records go to quarantine.jsonl."
     layout: Layout = training_layout(wanted.files["train"], wanted.dimensions, wanted.scale)
     with Quarantine(wanted.output / "quarantine.jsonl") as quarantine:
@@ -56,8 +56,8 @@ def _read(wanted: Wanted) -> tuple[dict[str, Texts], str]:
     refuse_overlap(parts)
     return parts, quarantine.summary()
 
-# %% ../../nbs/training/13_train.ipynb #fdd3a2f2
-def _groups(parts: Mapping[str, Texts], copies: bool) -> dict[str, npt.NDArray[np.int64]]:
+# %% ../../nbs/training/13_train.ipynb #f4e7f9b9
+def groups_of(parts: Mapping[str, Texts], copies: bool) -> dict[str, npt.NDArray[np.int64]]:
     "For each split the groups of its texts; DataError when a group is in two of them."
     texts = [text for part in parts.values() for text in part.texts]
     ids = [found for part in parts.values() for found in part.ids]
@@ -175,13 +175,13 @@ def _write_predictions(
                 line = prediction_line(own, part.dimensions, values, labels.tolist(), digest, name)
                 out.write(encode(line) + b"\n")
 
-# %% ../../nbs/training/13_train.ipynb #d588353f
+# %% ../../nbs/training/13_train.ipynb #a0b64c5b
 def train_files(
     wanted: Wanted,
 ) -> Trained:
     "Read, check, train, measure, and write a student's folder; DataError for what cannot be learned from."
-    parts, account = _read(wanted)
-    groups = _groups(parts, wanted.copies)
+    parts, account = read_parts(wanted)
+    groups = groups_of(parts, wanted.copies)
     texts = parts["train"]
     student, own = fit_student(texts, groups["train"], seed=wanted.seed)
     found = {"train": own} | {
