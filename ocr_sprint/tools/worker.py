@@ -185,7 +185,7 @@ def _report(settled: _Settled, json: bool) -> None:
     else:
         print(f"{state}\t{task.job_id}\t{task.filename}" + (f"\t{error}" if error else ""), flush=True)
 
-# %% ../../nbs/tools/10_worker.ipynb #7f3e1f27
+# %% ../../nbs/tools/10_worker.ipynb #de4d5e0f
 def worker(
     engine: Literal["paddle", "rapidocr", "tesseract"] = "paddle",  # what recognises pages without a text layer
     processes: int = 1,  # letters read at the same time, each in a process with an engine of about 0.6 GB
@@ -210,15 +210,15 @@ def worker(
     asked = _Asked(parent)
     bounds = {"megabytes": megabytes, "seconds": seconds}
     with (
+        asked.listening(),
         open_store(store, create=False, validate=parse_result) as jobs,
         Readers(engine, processes, **bounds) as readers,
     ):
         desk = _Desk(jobs, readers, lease)
         try:
-            with asked.listening():
-                for settled in _work(desk, asked, processes, once, drain):
-                    counts[settled.state] += 1
-                    _report(settled, json)
+            for settled in _work(desk, asked, processes, once, drain):
+                counts[settled.state] += 1
+                _report(settled, json)
         finally:
             desk.give_back()
     print(", ".join(f"{counts[name]} {name}" for name in ("done", "failed", "again", "lost")), file=sys.stderr)
