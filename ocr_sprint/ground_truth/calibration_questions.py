@@ -29,7 +29,7 @@ from .ratings import Ratings, rate, read_people
 from .sample import Sample, article_id, draw_sample
 
 # %% auto #0
-__all__ = ['Ready', 'make_ready', 'Stopped', 'ask', 'answers', 'costs']
+__all__ = ['model_folder', 'Ready', 'make_ready', 'Stopped', 'ask', 'answers', 'costs']
 
 # %% ../../nbs/ground_truth/07a_calibration_questions.ipynb #10f118ef
 def _silent(_: str) -> None:
@@ -103,19 +103,27 @@ def _sample(
     _check_size(plan, labels)
     return plan
 
-# %% ../../nbs/ground_truth/07a_calibration_questions.ipynb #15d5bf18
+# %% ../../nbs/ground_truth/07a_calibration_questions.ipynb #b46f39f3
+def model_folder(
+    model: str,
+    repeat: int = 1,  # from 1
+) -> str:
+    "What the folder of a model's answers is called."
+    name = re.sub(r"[^\w.-]+", "-", model)
+    return name if repeat == 1 else f"{name}.repeat-{repeat}"
+
+# %% ../../nbs/ground_truth/07a_calibration_questions.ipynb #f0d69ec7
 def _order_of(
     order: Order,
     model: str,
     repeat: int,  # from 1
 ) -> labeller.Order:
     "What the labeller is asked to do for one model and repeat."
-    name = re.sub(r"[^\w.-]+", "-", model)
     own = not any(each.startswith("server:") for each in order.models) or model.startswith("server:")
     return labeller.Order(
         order.filter,
         order.source,
-        order.folder / (name if repeat == 1 else f"{name}.repeat-{repeat}"),
+        order.folder / model_folder(model, repeat),
         model,
         target=order.size,
         seed=order.seed,
