@@ -13,7 +13,7 @@ from typing import Any
 # %% auto #0
 __all__ = ['command_words', 'command_line']
 
-# %% ../../nbs/tools/00a_words.ipynb #8b720840
+# %% ../../nbs/tools/00a_words.ipynb #25c04a5d
 def _words(
     name: str,  # of the parameter
     value: Any,
@@ -22,10 +22,11 @@ def _words(
     flag = "--" + name.replace("_", "-")
     if isinstance(value, bool):
         return [flag if value else f"--no-{flag[2:]}"]
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [flag, *map(str, value)]
-    text = repr(value) if isinstance(value, float) else str(value)
-    return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    texts = [str(each) for each in (value if several else [value])]
+    if any(text.startswith("-") for text in texts):
+        return [f"{flag}={text}" for text in texts]
+    return [flag, *texts]
 
 # %% ../../nbs/tools/00a_words.ipynb #85922914
 def command_words(
