@@ -193,6 +193,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
             "Select a training set and prove how good it is: train, val and test files, reports, a manifest."
         ),
         "train_student": "Train a student that scores texts as the oracle does, in seconds and without a GPU.",
+        "finetune_qwen": "Fine-tune a language model with LoRA, or go on where that was stopped.",
         "predict": "Predict the scores of texts with a student, and the error to be expected of each.",
         "calibrate_student": (
             "Draw a student's calibration curves again, from its predictions of texts that have labels."
