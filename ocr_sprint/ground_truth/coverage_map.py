@@ -24,7 +24,7 @@ from .wanted import Wanted
 __all__ = ['View', 'Spot', 'CoverageMap', 'percent', 'table_of', 'conditions_of', 'coverage_map', 'change_map', 'Mark',
            'marks_of', 'joint_marks', 'selection_marks']
 
-# %% ../../nbs/ground_truth/34b_coverage_map.ipynb #7b30a67a
+# %% ../../nbs/ground_truth/34b_coverage_map.ipynb #2a5a6af5
 class View(NamedTuple):
     "What stands in the rows and columns of a map, and of which records."
 
@@ -38,7 +38,8 @@ class View(NamedTuple):
         return [] if self.only is None else [self.only]
 
 
-class Spot(NamedTuple):
+@dataclass(frozen=True)
+class Spot:
     "A cell of a map as it is shown."
 
     count: str

@@ -39,7 +39,7 @@ def largest(
     codes[kept] = np.arange(most)
     return Column(codes[column.codes], (*(names[code] for code in kept), OTHERS))
 
-# %% ../../nbs/ground_truth/32a_crosstab.ipynb #f597d8c1
+# %% ../../nbs/ground_truth/32a_crosstab.ipynb #f1126352
 Condition: TypeAlias = tuple[str, int]  # the name of a margin and the number of a bin
 Rows: TypeAlias = npt.NDArray[np.int32]
 
@@ -53,13 +53,14 @@ class Places:
         most: int = MOST,  # bins of a text column
         like: Places | None = None,  # of the corpus that these records are a part of: their bins are the same then
     ) -> None:
-        whole = {} if like is None else like.records.columns
+        whole: dict[str, Column] = {} if like is None else like.records.columns
         short = {
             name: largest(column, most, whole[name] if name in whole and whole[name].names == column.names else None)
             for name, column in records.columns.items()
         }
         coded = code_records(replace(records, columns=short), tuple(short))
-        self.records, self.margins = records, coded.margins
+        self.records: Records = records
+        self.margins = coded.margins
         self._codes = {margin.name: np.ascontiguousarray(coded.codes[:, j]) for j, margin in enumerate(coded.margins)}
         self._index: dict[str, tuple[Rows, Counts]] = {}
 
