@@ -193,6 +193,7 @@ def test_a_blind_second_review_and_a_decision_over_the_service(bench: Bench, roo
             panel = sit_second(sit, "reviewer-c", "conflict")
             table = panel.get_by_role("region", name="Where two people differ")
             expect(table.get_by_role("row").nth(1)).to_contain_text("patrolipatroli malampenjagaan")
+            assert violations(bench.page, ".ocr-sprint-review") == []
             table.get_by_role("button", name="Second: header.perihal").click()
             expect(bench.field("header.perihal")).to_have_value("penjagaan")
             bench.page.keyboard.press("Control+Enter")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from lab import Lab
+from lab import Lab, violations
 from letters import add_letter, new_store
 from playwright.sync_api import expect
 from reviewing import OPEN, SERVED, Bench, served
@@ -76,6 +76,7 @@ def test_two_people_on_one_letter_lose_nothing_and_see_each_other(two: tuple[Sto
     expect(first.field("header.tempat")).to_have_value("Bogor")
     expect(first.field("personel[0].nama")).to_have_value("ACHMAD SUBAGYA")
     expect(first.panel().locator(".trail")).to_contain_text(B)
+    assert violations(first.page, ".ocr-sprint-review") == []
     first.page.keyboard.press("Control+Enter")
     expect(first.panel().get_by_role("status")).to_contain_text("approved")
 
