@@ -4,6 +4,7 @@
 const IDLE_MS = 5000; // a pause that does not count as work
 const AHEAD = 2; // letters that are fetched before they are needed
 const KEPT = 12; // letters whose pictures stay in memory
+const NEAR = 20; // letters before the end of the list at which its next part is asked for
 
 /** A field path as its steps: personel[0].nrp is ["personel", 0, "nrp"]. */
 const steps = (path) => path.match(/[^.[\]]+|\[\d+\]/g).map((part) => (part[0] === "[" ? Number(part.slice(1, -1)) : part));
@@ -88,21 +89,25 @@ class Desk {
 }
 
 const plain = ({ op, path, old, value, reason }) => ({ op, path, old: old ?? null, value: value ?? null, reason: reason ?? null });
+const kept = (op) => ({ ...plain(op), ...(op.about ? { about: op.about } : {}) }); // as a draft
+const seconds = (value) => (value === null ? "–" : `${Math.round(value)} s`);
 
 class Screen {
   constructor(model, host) {
     this.model = model;
     this.uid = `osr${Math.random().toString(36).slice(2, 8)}`;
-    Object.assign(this, { letters: [], at: -1, form: [], reasons: [], wanted: {}, current: null, more: false });
+    Object.assign(this, { letters: [], at: -1, form: [], reasons: [], wanted: {}, current: null, after: null, total: null, asking: false });
     Object.assign(this, { desk: null, generation: 0, zoom: 1, fit: false, page: 1, focus: null, checks: 0, wide: false });
     this.cache = new Map(); // by letter: {sheet, pictures}
     this.drafts = new Map(); // by letter: work that is not handed in
+    this.waiting = new Set(); // letters whose unsaved work the kernel keeps, not fetched yet
+    Object.assign(this, { told: 0, heard: 0 }); // drafts that were sent, and up to which one they are kept
+    this.work = new Map(); // by letter: milliseconds of work on what is not handed in
     this.pending = new Map(); // by id of the message: work that is not acknowledged
     this.states = new Map(); // by letter: what was done to it here
     this.problems = new Map(); // by letter: why it was refused
     this.flags = new Set();
     this.units = new Set();
-    this.seconds = [];
     this.active = 0;
     this.lastSign = performance.now();
     this.build(host);
@@ -151,20 +156,29 @@ class Screen {
       ["Alt+N, Alt+Backspace", "add a row, delete this row"], ["Alt+↑, Alt+↓", "move this row"], ["Alt+PageDown, Alt+PageUp", "next, previous letter"],
       ["Esc", "to the page: j, k next and previous letter; + - f zoom; u undo; Enter back to the fields"],
     ].map(([keys, what]) => make("div", {}, make("kbd", {}, keys), ` ${what}`)));
+    this.own = make("div", { class: "own", hidden: true, role: "note", "aria-label": "Your own figures" });
+    this.practice = make("div", { class: "practice", role: "status" });
+    this.ownButton = button("Yours", "How you work; only you see it", () => this.toggle(this.own, this.ownButton));
+    this.keysButton = button("Keys", "Which keys do what", () => this.toggle(this.help, this.keysButton));
+    this.ownButton.setAttribute("aria-expanded", "false");
+    this.keysButton.setAttribute("aria-expanded", "false");
     const bar = make("div", { class: "bar" }, button("◀", "Alt+PageUp", () => this.step(-1)), button("▶", "Alt+PageDown", () => this.step(1)),
       this.title, this.where, this.progress, make("span", { class: "grow" }), this.selects,
-      button("Keys", "Which keys do what", () => { this.help.hidden = !this.help.hidden; }));
+      this.ownButton, this.keysButton);
     bar.children[0].setAttribute("aria-label", "Previous letter");
     bar.children[1].setAttribute("aria-label", "Next letter");
     const actions = make("div", { class: "actions" }, this.approve, this.saveOnly, this.status);
     this.root = make("div", { class: "ocr-sprint-panel ocr-sprint-review", "data-lm-suppress-shortcuts": "true", role: "region", "aria-label": "Review of letters" },
-      bar, this.help, this.alert,
+      bar, this.help, this.own, this.alert, this.practice,
       make("div", { class: "panes" }, make("div", { class: "left" }, tools, this.viewer),
         make("div", { class: "right" }, this.crop, this.detail, this.fields, actions)));
     this.root.addEventListener("keydown", (event) => this.key(event));
     for (const kind of ["keyup", "keypress"]) this.root.addEventListener(kind, (event) => event.stopPropagation());
     for (const kind of ["keydown", "pointermove", "wheel"]) this.root.addEventListener(kind, () => this.tick(), { capture: true, passive: true });
-    this.onUnload = (event) => { if (this.desk?.ops.length || this.drafts.size || this.pending.size) event.preventDefault(); };
+    this.onUnload = (event) => {
+      this.commit();
+      if (this.pending.size || this.told !== this.heard) event.preventDefault(); // the kernel does not have it yet
+    };
     addEventListener("beforeunload", this.onUnload);
     this.observer = new ResizeObserver(() => this.place());
     this.observer.observe(this.viewer);
@@ -177,6 +191,11 @@ class Screen {
     const now = performance.now();
     if (now - this.lastSign < IDLE_MS) this.active += now - this.lastSign;
     this.lastSign = now;
+  }
+
+  toggle(node, button) {
+    node.hidden = !node.hidden;
+    button.setAttribute("aria-expanded", String(!node.hidden));
   }
 
   message(text) {
@@ -199,21 +218,21 @@ class Screen {
 
   hear(message, buffers) {
     clearTimeout(this.helloTimer);
-    const hearers = { letters: this.gotLetters, sheet: this.gotSheet, no_sheet: this.gotNone, picture: this.gotPicture, checked: this.gotCheck };
+    const hearers = { letters: this.gotLetters, sheet: this.gotSheet, no_sheet: this.gotNone, picture: this.gotPicture, checked: this.gotCheck, kept: this.gotKept, more: this.gotMore };
     if (message.kind === "saved" || message.kind === "refused") this.gotAnswer(message);
     else if (message.kind === "problem") this.say(message.message, true);
     else hearers[message.kind]?.call(this, message, buffers);
   }
 
   gotLetters(message) {
-    Object.assign(this, { form: message.form, reasons: message.reasons, wanted: message.wanted, letters: message.letters, more: message.more });
+    Object.assign(this, { form: message.form, reasons: message.reasons, wanted: message.wanted, letters: message.letters, after: message.after, total: message.total });
     this.reviewer = message.reviewer;
-    for (const letter of this.letters) {
-      if (letter.satuan) this.units.add(letter.satuan);
-      letter.review_flags.forEach((flag) => this.flags.add(flag.split(/[@:]/)[0]));
-    }
+    this.waiting = new Set(message.drafts);
+    this.asking = false;
     this.say("", true);
+    this.learn(this.letters);
     this.choose();
+    this.showOwn(message.own);
     const place = this.letters.findIndex((letter) => letter.job_id === message.current);
     this.at = -1;
     if (this.letters.length) this.go(Math.max(place, 0));
@@ -223,6 +242,65 @@ class Screen {
       this.message("No letters wait here.");
       this.count();
     }
+  }
+
+  /** The next part of a long list. */
+  gotMore({ letters, after }) {
+    const known = new Set(this.letters.map((letter) => letter.job_id));
+    this.letters.push(...letters.filter((letter) => !known.has(letter.job_id)));
+    Object.assign(this, { after, asking: false });
+    if (this.learn(letters)) this.choose();
+    if (this.finished) this.next();
+    else {
+      this.want();
+      this.count();
+    }
+  }
+
+  askMore() {
+    if (this.asking || !this.after) return;
+    this.asking = true;
+    this.send({ kind: "more", after: this.after });
+  }
+
+  /** Note which flags and units there are to choose from; true when there are new ones. */
+  learn(letters) {
+    const before = this.flags.size + this.units.size;
+    for (const letter of letters) {
+      if (letter.satuan) this.units.add(letter.satuan);
+      letter.review_flags.forEach((flag) => this.flags.add(flag.split(/[@:]/)[0]));
+    }
+    return this.flags.size + this.units.size > before;
+  }
+
+  /** How the reviewer works: for their eyes only, and on request. */
+  showOwn(own) {
+    if (!own) return;
+    const { changed, unchanged } = own.pace;
+    const row = (label, { letters, median, p90 }) => make("tr", {}, make("th", { scope: "row" }, label),
+      ...[String(letters), seconds(median), seconds(p90)].map((text) => make("td", { class: "number" }, text)));
+    const head = make("tr", {}, make("td", {}), ...["letters", "median", "9 in 10 within"].map((label) => make("th", { scope: "col", class: "number" }, label)));
+    const table = make("table", {}, make("caption", {}, "How long you work on a letter"), make("thead", {}, head),
+      make("tbody", {}, row("with corrections", changed), row("without", unchanged)));
+    const parts = [make("p", {}, "Only you see these figures. Pauses of more than five seconds do not count."), table];
+    if (own.caught) {
+      const { planted, caught, low, high } = own.caught;
+      parts.push(make("p", {}, planted ? `You caught ${caught} of ${planted} planted errors: ${percent(caught / planted)}, with 95 % confidence between ${percent(low)} and ${percent(high)}.`
+        : "These letters are there to practise on: some values were made wrong on purpose. How many you catch will stand here."));
+    }
+    this.own.replaceChildren(...parts);
+    this.pace = [changed, unchanged];
+  }
+
+  /** What became of the errors that were planted in a letter to practise on. */
+  showPractice(filename, outcome) {
+    const errors = outcome ?? [];
+    const missed = errors.filter((error) => !error.caught);
+    const items = missed.map(({ field_path: path, planted, right }) => make("li", {}, make("strong", {}, path), ` reads “${planted}”; printed is “${right}”`));
+    const told = !outcome ? [] : [make("span", {}, !errors.length ? `${filename}: nothing was planted here.` : missed.length ? `${filename}: you missed ${missed.length} of ${errors.length} planted error${errors.length === 1 ? "" : "s"}.`
+      : `${filename}: you caught ${errors.length === 1 ? "the planted error" : `all ${errors.length} planted errors`}.`), ...(items.length ? [make("ul", {}, ...items)] : [])];
+    this.practice.className = missed.length ? "practice missed" : "practice";
+    this.practice.replaceChildren(...told);
   }
 
   /** The selection of what is shown: first, second and deciding reviews; by flag; by unit. */
@@ -241,6 +319,8 @@ class Screen {
 
   list(change) {
     this.leave();
+    this.drafts.clear(); // the kernel has them
+    this.problems.clear();
     this.desk = null;
     this.states.clear();
     for (const id of [...this.cache.keys()]) this.forget(id);
@@ -264,9 +344,10 @@ class Screen {
     this.cache.delete(id);
   }
 
-  gotSheet({ sheet }) {
+  gotSheet({ sheet, draft }) {
     const id = sheet.job_id;
     if (sheet.mode !== this.wanted.mode) return;
+    this.adopt(sheet, draft);
     const pictures = this.cache.get(id)?.pictures ?? new Map();
     this.cache.delete(id);
     this.cache.set(id, { sheet, pictures });
@@ -275,6 +356,20 @@ class Screen {
     // A late copy must not repaint over unsaved work; a stale version is found out when it is handed in.
     if (this.desk && this.desk.sheet.job_id === id && (this.desk.ops.length || this.desk.sheet.version === sheet.version) && !this.locked) return;
     this.show();
+  }
+
+  /** Take up work that this page does not have: it was reloaded, or somebody has changed the letter since. */
+  adopt(sheet, draft) {
+    const id = sheet.job_id;
+    this.waiting.delete(id);
+    const here = this.desk?.sheet.job_id === id && this.desk.ops.length && !this.locked;
+    const mine = this.drafts.get(id);
+    if (!draft || here || (mine && mine.sheet.version === sheet.version)) return;
+    const fresh = new Desk(sheet, draft.kept.map((op) => ({ ...op })));
+    this.drafts.delete(id);
+    if (fresh.ops.length) this.drafts.set(id, fresh);
+    this.work.set(id, draft.active);
+    if (draft.clashing.length) this.problems.set(id, { message: "this letter was changed by somebody else while you worked on it", clashing: draft.clashing });
   }
 
   gotNone({ job_id: id, message }) {
@@ -317,6 +412,7 @@ class Screen {
       this.title.textContent = this.letters[index].filename;
     }
     this.want();
+    if (this.letters.length - index < NEAR) this.askMore();
     this.count();
   }
 
@@ -334,6 +430,11 @@ class Screen {
     this.finished = true;
     this.desk = null;
     this.title.textContent = "";
+    if (this.after) {
+      this.message("Fetching more letters …");
+      this.askMore();
+      return this.count();
+    }
     this.message("Done: nothing waits in this list.");
     this.fields.append(make("button", { type: "button", class: "again", onclick: () => this.list({}) }, "Look for more"));
     this.fields.querySelector("button").focus();
@@ -345,21 +446,22 @@ class Screen {
     if (!this.desk) return;
     this.commit();
     const id = this.desk.sheet.job_id;
+    this.tick();
     if (this.desk.ops.length && !this.locked) this.drafts.set(id, this.desk);
     else this.drafts.delete(id);
+    if (!this.locked) this.work.set(id, this.active);
     this.generation += 1;
     this.locked = false;
   }
 
   count() {
     const done = this.letters.filter((letter) => this.states.has(letter.job_id) && this.states.get(letter.job_id) !== "refused").length;
-    const total = this.letters.length;
+    const total = this.after || this.total > this.letters.length ? this.total : this.letters.length;
     this.progress.max = Math.max(total, 1);
     this.progress.value = done;
-    const middle = [...this.seconds].sort((a, b) => a - b)[Math.floor(this.seconds.length / 2)];
-    const pace = middle === undefined ? "" : ` · ${Math.round(middle)} s each`;
-    this.where.textContent = total ? `${this.at + 1} of ${total}${this.more ? "+" : ""} · ${done} done${pace}` : "";
-    this.where.title = `${this.reviewer}; the time is that in which you worked, and only you see it`;
+    const drafts = new Set([...this.drafts.keys(), ...this.waiting, ...(this.desk?.ops.length ? [this.desk.sheet.job_id] : [])]).size;
+    this.where.textContent = total ? `${this.at + 1} of ${total} · ${done} done${drafts ? ` · ${drafts} not saved` : ""}` : "";
+    this.where.title = `You review as ${this.reviewer}`;
   }
 
   show() {
@@ -370,7 +472,7 @@ class Screen {
     this.locked = false;
     this.desk = draft && draft.sheet.version === sheet.version ? draft : new Desk(sheet);
     this.fields.inert = false;
-    this.active = 0;
+    this.active = this.work.get(id) ?? 0;
     this.focus = null;
     this.page = sheet.pages[0]?.page ?? 1;
     this.title.textContent = sheet.filename;
@@ -522,18 +624,29 @@ class Screen {
     const op = this.desk.record({ op: "set", path, old, value: value === "" ? null : value });
     node.classList.toggle("changed", this.desk.ops.includes(op));
     if (this.desk.ops.includes(op)) this.check(op);
+    else this.tell();
     this.renderTrail();
   }
 
   check(op) {
-    this.checks += 1;
-    op.n = this.checks;
-    const before = this.desk.ops.slice(0, this.desk.ops.indexOf(op)).map(plain);
-    const { job_id, version, mode } = this.desk.sheet;
-    this.send({ kind: "check", n: op.n, job_id, version, mode, op: plain(op), ops: before });
+    op.n = this.tell("check", { at: this.desk.ops.indexOf(op) });
+  }
+
+  /** Let the kernel keep what was done so far, for a page that is reloaded. Gives the number of the message. */
+  tell(kind = "draft", more = {}) {
+    this.told += 1;
+    const { job_id, version, run, mode } = this.desk.sheet;
+    this.send({ kind, n: this.told, job_id, version, run, mode, ops: this.desk.ops.map(kept), active: Math.round(this.active), ...more });
+    this.count();
+    return this.told;
+  }
+
+  gotKept({ n }) {
+    this.heard = Math.max(this.heard, n);
   }
 
   gotCheck({ n, reason, odd, wrong }) {
+    this.gotKept({ n });
     const op = this.desk?.ops.find((each) => each.n === n);
     if (!op) return;
     Object.assign(op, { guess: reason, odd, wrong });
@@ -576,6 +689,7 @@ class Screen {
     if (!this.desk?.ops.length) return this.say("Nothing to undo that is not saved; what is saved is taken back in the audit trail.");
     const op = this.desk.ops.pop();
     this.desk.rebuild();
+    this.tell();
     this.again(op.path);
     return this.say(`Undone: ${op.path}`);
   }
@@ -622,6 +736,7 @@ class Screen {
     if (before >= 0 && !second) {
       this.desk.ops.splice(before, 1);
       this.desk.rebuild();
+      this.tell();
     } else if (before < 0 && second) {
       const { op, old, value } = field.take;
       // Rows may have moved since the worksheet was made.
@@ -743,7 +858,7 @@ class Screen {
     for (const why of op?.odd ?? []) parts.push(make("span", { class: "flag" }, why));
     if (known && sheet.corrected.includes(known)) parts.push(make("span", { class: "tag" }, "corrected before"));
     if (op) {
-      const select = make("select", { "aria-label": "Why the value was changed", title: "Alt+1 … 6", onchange: () => { op.reason = select.value; this.renderTrail(); } },
+      const select = make("select", { "aria-label": "Why the value was changed", title: "Alt+1 … 6", onchange: () => { op.reason = select.value; this.tell(); this.renderTrail(); } },
         ...this.reasons.map((reason, n) => make("option", { value: reason, selected: (op.reason ?? op.guess) === reason }, `${n + 1} ${reason}`)));
       parts.push(" because ", select);
     }
@@ -755,6 +870,7 @@ class Screen {
     const op = this.desk?.ops.find((each) => each.path === this.focus || (each.op === "add" && this.focus?.startsWith(each.path)));
     if (!op || !this.reasons[n]) return;
     op.reason = this.reasons[n];
+    this.tell();
     this.describe(this.focus);
     this.renderTrail();
   }
@@ -773,9 +889,10 @@ class Screen {
       return this.input(wrong.path)?.focus();
     }
     const id = `${this.uid}-${Date.now()}-${this.pending.size}`;
-    const message = { kind: "save", id, job_id: sheet.job_id, mode: sheet.mode, version: sheet.version, run: sheet.run, approve, ops: ops.map(plain) };
-    const seconds = this.active / 1000;
-    this.dispatch(message, { desk: this.desk, seconds, stay: !approve, index: this.at });
+    const message = { kind: "save", id, job_id: sheet.job_id, mode: sheet.mode, version: sheet.version, run: sheet.run, approve, ops: ops.map(plain), seconds: Math.round(this.active / 100) / 10 };
+    this.dispatch(message, { desk: this.desk, stay: !approve, index: this.at });
+    if (approve) this.work.delete(sheet.job_id);
+    else this.work.set(sheet.job_id, this.active);
     this.drafts.delete(sheet.job_id);
     this.problems.delete(sheet.job_id);
     if (!approve) return this.lock();
@@ -789,7 +906,7 @@ class Screen {
   takeBack() {
     const { sheet } = this.desk;
     const id = `${this.uid}-${Date.now()}-${this.pending.size}`;
-    this.dispatch({ kind: "undo", id, job_id: sheet.job_id, mode: sheet.mode, version: sheet.version }, { desk: this.desk, seconds: 0, stay: true, index: this.at });
+    this.dispatch({ kind: "undo", id, job_id: sheet.job_id, mode: sheet.mode, version: sheet.version }, { desk: this.desk, stay: true, index: this.at });
     this.lock();
   }
 
@@ -834,13 +951,14 @@ class Screen {
     this.count();
   }
 
-  gotSaved({ saved, job_id: id }, { desk, seconds, stay }) {
+  gotSaved({ saved, own, job_id: id }, { desk, stay }) {
     const { filename } = desk.sheet;
+    this.showOwn(own);
+    this.showPractice(filename, saved.practice);
     const differs = saved.differences === null ? "" : saved.differences ? `; it differs from the first review in ${saved.differences}, and somebody will decide` : "; it agrees with the first review";
     this.say(`Saved: ${filename}${saved.approved && saved.differences === null ? ", approved" : ""}${differs}`);
     if (!stay) {
       this.states.set(id, "done");
-      if (seconds > 0) this.seconds.push(seconds);
       return;
     }
     this.forget(id);
@@ -924,7 +1042,7 @@ class Screen {
 
   pageKey(event) {
     const keys = { j: () => this.step(1), k: () => this.step(-1), "+": () => this.setZoom(1.25), "-": () => this.setZoom(0.8), f: () => this.setZoom(0), u: () => this.undo(),
-      "?": () => { this.help.hidden = !this.help.hidden; } };
+      "?": () => this.toggle(this.help, this.keysButton) };
     if (event.target.tagName === "BUTTON") return event.key === "Escape" ? () => this.viewer.focus() : null;
     if (event.key === "Enter") return () => (this.desk ? this.focusFirst() : null);
     if (event.target === this.viewer && event.key.startsWith("Arrow")) return null; // scrolls the page
