@@ -46,7 +46,7 @@ def versions(
             continue
     return found
 
-# %% ../../nbs/training/21_finetune_model.ipynb #b0803644
+# %% ../../nbs/training/21_finetune_model.ipynb #2c2ccf4d
 class Machine(NamedTuple):
     "Where this process computes."
 
@@ -67,6 +67,8 @@ def find_machine(
 ) -> Machine:
     "What this process has to compute with."
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if "WORLD_SIZE" not in os.environ:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # read when torch first looks for cards
     import torch
 
     if cpu or not torch.cuda.is_available():

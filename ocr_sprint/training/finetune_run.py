@@ -207,7 +207,7 @@ def read_history(
     lines = [decode(line.raw) for line in read_lines(run.history)]
     return [line for line in lines if isinstance(line, dict)]
 
-# %% ../../nbs/training/22_finetune_run.ipynb #6a73fe51
+# %% ../../nbs/training/22_finetune_run.ipynb #213529e6
 def _check_adapter(model: Any) -> None:
     "DataError when no LoRA weight learns."
     if not any(weights.requires_grad for name, weights in model.named_parameters() if "lora_" in name):
@@ -237,6 +237,10 @@ def callbacks(
             _check_adapter(known["model"])
             if run.machine.main:
                 _keep_history(run, state.global_step)
+
+        def on_step_end(self, _args: Any, state: Any, control: Any, **_known: Any) -> None:
+            if state.global_step >= state.max_steps:
+                control.should_evaluate = True
 
         def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any], **_known: Any) -> None:
             told = {name: value for name, value in logs.items() if not name.endswith(_CLOCKS) and name != "epoch"}
@@ -300,7 +304,7 @@ def trainer_arguments(
         **_on_machine(run, {field.name for field in dataclasses.fields(TrainingArguments)}),
     }
 
-# %% ../../nbs/training/22_finetune_run.ipynb #90329793
+# %% ../../nbs/training/22_finetune_run.ipynb #502a76da
 def _out_of_memory(error: RuntimeError) -> bool:
     "Is that what an error is about?"
     text = str(error).lower()
@@ -312,11 +316,14 @@ def train(
     trainer: Any,  # transformers' Trainer with `callbacks` of this run
 ) -> Path:  # the checkpoint with the best validation error
     "Train to the end from wherever the run was left; UsageError when memory runs out."
+    from transformers import PrinterCallback
+
     last = last_checkpoint(run)
     if last is not None and _over(trainer_state(last), run.settings.patience):
         return best_checkpoint(run, last)
     if last is not None:
         run.say(f"going on from step {trainer_state(last)['global_step']}")
+    trainer.remove_callback(PrinterCallback)
     try:
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
     except (RuntimeError, MemoryError) as error:
