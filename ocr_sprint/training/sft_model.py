@@ -54,11 +54,12 @@ def build_causal(
     set_seed(seed)
     return with_adapter(load_causal(base, machine.bf16), settings, "CAUSAL_LM")
 
-# %% ../../nbs/training/26_sft_model.ipynb #3de2afcf
+# %% ../../nbs/training/26_sft_model.ipynb #cbe22463
 def _dataset(rows: Sequence[ChatTokens]) -> Any:
     "The rows as TRL takes those that are tokenised."
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
 
+    disable_progress_bars()
     return Dataset.from_dict(
         {
             "input_ids": [row.tokens for row in rows],
@@ -178,9 +179,10 @@ class Answerer:
                 batch //= 2
         return [said[row] for row in range(len(questions))]
 
-# %% ../../nbs/training/26_sft_model.ipynb #b0f97a81
+# %% ../../nbs/training/26_sft_model.ipynb #d161fe85
 def load_answerer(
     folder: Path,  # model/ of a run with --mode sft
+    cpu: bool = False,  # leave a card that is there alone
 ) -> Answerer:
     "Load the base and the adapter; DataError when a file was changed, UsageError when torch or the base is missing."
     require_torch()
@@ -198,7 +200,7 @@ def load_answerer(
     tokenizer = read_tokenizer(str(folder), "sft", config.get_text_config().vocab_size)
     base = load_causal(Base(name, config, weights, tokenizer), document["dtype"] == "bfloat16")
     model = PeftModel.from_pretrained(base, str(folder)).eval()
-    if find_machine().gpu is not None:
+    if find_machine(cpu).gpu is not None:
         model.to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))))
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     longest = document["longest_answer"]
