@@ -3,6 +3,7 @@
 
 const SHOWS = [["before", "Before"], ["after", "After"], ["both", "Both"], ["change", "Change"]];
 const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -Infinity], End: [0, Infinity] };
+const HINT = "Go to a cell with the mouse or the arrows; Enter lists its records.";
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
 class CoverageScreen extends Panel {
@@ -24,7 +25,7 @@ class CoverageScreen extends Panel {
     this.verdict = make("p", { class: "verdict" });
     this.compared = make("p", { class: "compared", hidden: true });
     this.maps = make("div", { class: "maps" });
-    this.readout = make("p", { class: "readout", role: "status" }, "Go to a cell with the mouse or the arrows; Enter lists its records.");
+    this.readout = make("p", { class: "readout", role: "status" }, HINT);
     this.legend = make("ul", { class: "legend", "aria-label": "Colours" });
     this.gapPart = make("section", { class: "gaps", "aria-label": "Gaps" });
     this.recordPart = make("section", { class: "records", "aria-label": "Records of a cell" });
@@ -68,7 +69,9 @@ class CoverageScreen extends Panel {
     const { rows, columns, only, show, after } = this.view;
     const names = margins.map((margin) => margin.name);
     const change = (part) => this.choose(part);
-    const parts = [this.select("Rows", [["every dimension", { is: null }], ...names.map((name) => [name, { is: name }])], rows, (name) => change({ rows: name, columns: name && (columns === name || !columns ? names.find((other) => other !== name) ?? null : columns) }))];
+    const other = (name) => (columns && columns !== name ? columns : names.find((each) => each !== name) ?? null);
+    const every = [["every dimension", { is: null }], ...names.map((name) => [name, { is: name }])];
+    const parts = [this.select("Rows", every, rows, (name) => change({ rows: name, columns: name && other(name) }))];
     const against = rows === null ? [["scores", { is: null }]] : names.filter((name) => name !== rows).map((name) => [name, { is: name }]);
     parts.push(this.select("Columns", against, columns, (name) => change({ columns: name })));
     const groups = margins.filter((margin) => !dimensions.includes(margin.name)).map((margin) => [margin.name, margin.labels.map((label, n) => [label, [margin.name, n]])]);
@@ -88,6 +91,7 @@ class CoverageScreen extends Panel {
     this.drawControls();
     [...this.controls.querySelectorAll("select, button")][place]?.focus();
     this.cell = null;
+    this.readout.textContent = HINT;
     this.emptyRecords();
     await this.showMaps().catch(() => {});
   }
@@ -108,16 +112,19 @@ class CoverageScreen extends Panel {
     this.tables = tables;
     this.signed = signed;
     this.maps.replaceChildren(...tables.map((table, n) => this.drawMap(table, n)));
-    const first = signed ? -3 : 0;
-    this.legend.replaceChildren(...tables[0].steps.map((words, n) => make("li", {}, make("span", { class: "swatch", "data-step": first + n, "aria-hidden": "true" }), words)),
-      make("li", {}, "◇ too few"), make("li", {}, "◆ none"), ...(tables.length > 1 || this.view.show === "after" ? [make("li", {}, "✕ records are there, and do not go together")] : []));
+    const swatch = (words, n) => make("li", {}, make("span", { class: "swatch", "data-step": (signed ? -3 : 0) + n, "aria-hidden": "true" }), words);
+    const selected = tables.length > 1 || this.view.show === "after";
+    const shapes = signed ? [] : ["◇ gap: too few", "◆ gap: no record", ...(selected ? ["✕ gap: there are some, and they do not go together"] : [])];
+    this.legend.replaceChildren(...tables[0].steps.map(swatch), ...shapes.map((words) => make("li", {}, words)));
   }
 
   drawMap(table, n) {
     const head = make("tr", {}, make("th", { scope: "col", class: "corner" }, table.corner), ...table.columns.map((label) => make("th", { scope: "col" }, label)));
     const body = table.rows.map((label, i) => make("tr", {}, make("th", { scope: "row" }, label), ...table.cells[i].map((spot, j) => this.drawCell(spot, n, i, j))));
-    const grid = make("table", { role: "grid", "aria-label": table.caption, onkeydown: (event) => this.steer(event), onclick: (event) => this.open(event.target), onfocusin: (event) => this.tell(event.target), onmouseover: (event) => this.tell(event.target) },
-      make("caption", {}, table.caption), make("thead", {}, head), make("tbody", {}, ...body));
+    const tell = ({ target }) => this.tell(target);
+    const acts = { onkeydown: (event) => this.steer(event), onclick: ({ target }) => this.open(target), onfocusin: tell, onmouseover: tell };
+    const parts = [make("caption", {}, table.caption), make("thead", {}, head), make("tbody", {}, ...body)];
+    const grid = make("table", { role: "grid", class: this.view.rows === null && "single", "aria-label": table.caption, ...acts }, ...parts);
     for (const mark of table.marks) this.mark(grid, mark);
     grid.querySelector("td").tabIndex = 0;
     return make("div", { class: "scroll" }, grid);
@@ -153,7 +160,7 @@ class CoverageScreen extends Panel {
     cells[Math.min(cells.length - 1, Math.max(0, Number(cell.dataset.column) + move[1]))].focus();
   }
 
-  name(cell) {
+  called(cell) {
     const table = this.tables[cell.dataset.map];
     const words = [table.rows[cell.dataset.row], table.columns[cell.dataset.column]];
     return this.view.rows === null ? words.join(" ") : `${this.view.rows} ${words[0]}, ${this.view.columns} ${words[1]}`;
@@ -169,7 +176,7 @@ class CoverageScreen extends Panel {
     const { gap, draws, cost } = cell.dataset;
     const [first, second] = [...cell.children].map((part) => part.textContent);
     const price = draws ? ` To fill it by more labels drawn alike: ${draws}${cost ? `, ${cost}` : ""}.` : "";
-    this.readout.textContent = `${this.name(cell)}: ${this.signed ? `${first} points (${second} records)` : `${first} records, ${second}`}.${gap ? ` ${gap}.` : ""}${price}`;
+    this.readout.textContent = `${this.called(cell)}: ${this.signed ? `${first} points (${second} records)` : `${first} records, ${second}`}.${gap ? ` ${gap}.` : ""}${price}`;
   }
 
   open(target) {
@@ -194,21 +201,43 @@ class CoverageScreen extends Panel {
     this.say(this.opened.account);
   }
 
+  heading(key, label, title) {
+    const sort = this.order !== key ? "none" : key === "missing" || key === "worth" ? "descending" : "ascending";
+    const choose = () => {
+      this.order = key;
+      this.listGaps();
+      this.gapPart.querySelector(`[data-key="${key}"]`).focus();
+    };
+    return make("th", { scope: "col", class: "number", "aria-sort": sort }, this.button(label, choose, { title, "data-key": key }));
+  }
+
   listGaps() {
     const keys = { price: (gap) => gap.place, available: (gap) => gap.available, missing: (gap) => -gap.missing, worth: (gap) => -Number(gap.worth) };
-    const heading = (key, label, title) => make("th", { scope: "col", class: "number", "aria-sort": this.order === key ? (key === "missing" || key === "worth" ? "descending" : "ascending") : "none" },
-      this.button(label, () => { this.order = key; this.listGaps(); this.gapPart.querySelector(`[data-key="${key}"]`).focus(); }, { title, "data-key": key }));
-    const head = make("tr", {}, make("th", { scope: "col" }, "gap"), heading("available", "there are", "Records with these scores"), heading("missing", "missing", "Records up to an even selection"),
-      heading("price", "labels it takes", "More labels from the same source, drawn alike; in brackets an interval that holds 19 times of 20"), make("th", { scope: "col", class: "number" }, "cost"), heading("worth", "worth", "What one more would earn in an even selection, in records in place"));
+    const head = make("tr", {}, make("th", { scope: "col" }, "gap"), this.heading("available", "there are", "Records with these scores"),
+      this.heading("missing", "missing", "Records up to an even selection"),
+      this.heading("price", "labels it takes", "More labels from the same source, drawn alike; in brackets an interval that holds 19 times of 20"),
+      make("th", { scope: "col", class: "number" }, "cost"),
+      this.heading("worth", "worth", "What one more would earn in an even selection, in records in place"));
     const sorted = [...this.gaps].sort((one, other) => keys[this.order](one) - keys[this.order](other));
-    const rows = sorted.map((gap) => make("tr", {}, make("th", { scope: "row" }, this.button(`${gap.dimension} ${gap.scores}`, () => this.showGap(gap), { "aria-expanded": String(this.gap === gap) })),
-      ...[gap.available.toLocaleString("en"), gap.missing.toLocaleString("en"), gap.draws, gap.cost || "–", gap.worth].map((text) => make("td", { class: "number" }, text))));
-    const table = make("table", { "aria-label": "Gaps" }, make("thead", {}, head), make("tbody", {}, ...rows));
+    const table = make("table", { "aria-label": "Gaps" }, make("thead", {}, head), make("tbody", {}, ...sorted.map((gap) => this.gapRow(gap))));
     const cost = this.opened.cost ? `Cost: ${this.opened.cost}.` : "No cost is known: say with llm= who would label.";
+    const note = make("p", { class: "soft" }, `One more label serves every gap: whoever labels for the dearest has the others. ${cost}`);
+    const none = make("p", {}, "There is no gap: an even selection can be made of these records.");
     this.detail = make("div", { class: "detail", role: "status" });
-    this.gapPart.replaceChildren(make("h3", {}, "Gaps, the cheapest first"), ...(rows.length ? [make("p", { class: "soft" }, `One more label serves every gap: whoever labels for the dearest has the others. ${cost}`), make("div", { class: "scroll" }, table), this.detail] : [make("p", {}, "There is no gap: an even selection can be made of these records.")]));
-    if (this.order !== "price") this.gapPart.querySelector("h3").textContent = "Gaps";
+    const parts = this.gaps.length ? [note, make("div", { class: "scroll" }, table), this.detail] : [none];
+    this.gapPart.replaceChildren(make("h3", {}, this.order === "price" ? "Gaps, the cheapest first" : "Gaps"), ...parts);
     this.drawDetail();
+  }
+
+  gapRow(gap) {
+    const name = this.button(`${gap.dimension} ${gap.scores}`, () => this.showGap(gap), { "aria-expanded": String(this.gap === gap) });
+    const parts = [gap.available.toLocaleString("en"), gap.missing.toLocaleString("en"), this.interval(gap.draws), gap.cost || "–", gap.worth];
+    return make("tr", {}, make("th", { scope: "row" }, name), ...parts.map((part) => make("td", { class: "number" }, part)));
+  }
+
+  interval(words) {
+    const [number, ends] = words.split(" (");
+    return make("span", {}, number, ...(ends ? [make("span", { class: "ends" }, ` (${ends}`)] : []));
   }
 
   showGap(gap) {
@@ -252,7 +281,9 @@ class CoverageScreen extends Panel {
     const heading = make("h3", {}, `${this.cell.set}: ${title}, ${plural(total, "record")}`);
     this.record = make("article", { class: "record", hidden: true, "aria-label": "Record", onkeydown: (event) => event.key === "Escape" && this.closeRecord() });
     if (!total) return this.recordPart.replaceChildren(heading, make("p", { class: "soft" }, "No record is of this kind. The gaps beside say what it takes to have some."));
-    const turn = (label, step, key) => this.button(label, () => this.list({ ...this.cell, page: page + step }, `[data-turn="${key}"]:enabled, [data-turn]:enabled`), { disabled: page + step < 0 || page + step >= pages, "data-turn": key, "aria-label": key });
+    const to = (step, key) => this.list({ ...this.cell, page: page + step }, `[data-turn="${key}"]:enabled, [data-turn]:enabled`);
+    const ends = (step) => page + step < 0 || page + step >= pages;
+    const turn = (label, step, key) => this.button(label, () => to(step, key), { disabled: ends(step), "data-turn": key, "aria-label": key });
     const pager = make("div", { class: "pager" }, turn("←", -1, "Previous page"), make("span", {}, `page ${page + 1} of ${pages.toLocaleString("en")}`), turn("→", 1, "Next page"));
     const slim = (name) => make("th", { scope: "col", class: "slim" }, make("span", {}, name));
     const head = make("tr", {}, make("th", { scope: "col" }, "record"), ...dimensions.map(slim), ...columns.map((name) => make("th", { scope: "col" }, name)), make("th", { scope: "col" }, "id"));
