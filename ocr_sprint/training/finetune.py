@@ -314,7 +314,7 @@ def regression(
     finish(run, {"best_step": step, "model_digest": asked[0]})
     return report.summary
 
-# %% ../../nbs/training/23c_finetune.ipynb #4301a98c
+# %% ../../nbs/training/23c_finetune.ipynb #7c1bf91b
 def _quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", module=r"(torch|transformers|peft|trl|accelerate)\b")
@@ -335,6 +335,5 @@ def finetune(
     if run.finished:
         return Finished(run.folder, "this very run is finished; nothing was done", earlier=True)
     if plan.mode == "sft":
-        import_module("ocr_sprint.training.sft").sft(plan, run)
-        return Finished(run.folder, "")
+        return Finished(run.folder, import_module("ocr_sprint.training.sft").sft(plan, run, base))
     return Finished(run.folder, regression(plan, run, base))
