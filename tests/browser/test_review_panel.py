@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,17 @@ from ocr_sprint.review.tokens import create_token
 # What JupyterLab would do something with.
 SHORTCUTS = ("d", "d", "a", "b", "x", "m", "y", "0", "0", "Shift+Enter", "Alt+Enter", "Shift+M", "Control+s")
 DOUBTFUL = ("personel[0].nama", "personel[1].nrp", "personel[2].nama")
+
+
+WAITED = """() => {
+  const title = document.querySelector('.ocr-sprint-review .name');
+  window.waited = [];
+  const note = (node) => {
+    if (node.className === 'message') window.waited.push(`${title.textContent}: ${node.textContent}`);
+  };
+  new MutationObserver((changes) => changes.forEach((change) => change.addedNodes.forEach(note)))
+    .observe(document.querySelector('.ocr-sprint-review'), {childList: true, subtree: true});
+}"""
 
 
 @pytest.fixture
@@ -103,7 +113,7 @@ def test_a_saved_notebook_holds_no_personal_data_and_the_panel_survives_a_reload
         bench.page.on("dialog", lambda dialog: dialog.accept())
         bench.page.reload()
         expect(bench.panel().locator(".name")).to_have_text("sprint-001.png")
-        expect(bench.field(DOUBTFUL[0])).to_have_value(NAMES[0])
+        expect(bench.field(DOUBTFUL[0])).to_have_value("ACHMAD SUBAGYA")
 
 
 def test_silence_is_said_and_the_work_arrives_once(bench: Bench, root: Path) -> None:
@@ -122,8 +132,7 @@ def test_silence_is_said_and_the_work_arrives_once(bench: Bench, root: Path) -> 
         bench.page.keyboard.press("Control+Enter")
         expect(panel.get_by_role("alert")).to_contain_text("Not saved: sprint-001.png", timeout=14_000)
         waited = bench.page.evaluate("() => window.told - window.asked")
-        print(f"\nsilence was said after {waited:.0f} ms, load {os.getloadavg()[0]:.1f}")
-        assert waited >= 2900
+        assert waited >= 2900, "what is merely slow is not called lost"
         panel.get_by_role("button", name="Send again").click()
         expect(panel.get_by_role("status")).to_contain_text("Saved: sprint-001.png", timeout=60_000)
         expect(panel.get_by_role("alert")).to_be_empty()
@@ -237,24 +246,19 @@ def test_the_picture_of_the_documentation(bench: Bench, root: Path, tmp_path: Pa
         picture(bench.page, ".ocr-sprint-review", "review_panel")
 
 
-def test_next_is_painted_from_what_was_fetched_ahead(bench: Bench, root: Path) -> None:
-    """Two hundred letters; the figures are printed, and are held to their budget where the machine is free for it."""
+def test_next_shows_what_was_fetched_ahead(bench: Bench, root: Path) -> None:
+    """Two hundred letters, and never a sign that one is waited for; bench/panels.py says how fast that is."""
     with new_store(root / "queue.db") as store:
         for number in range(200):
             add_letter(store, number, people=8)
         panel = bench.open("queue")
-        times = []
+        expect(panel).to_have_attribute("data-ahead", "2")
+        bench.page.evaluate(WAITED)
         for _ in range(20):
             expect(panel).to_have_attribute("data-ahead", "2")
-            before = panel.get_attribute("data-painted")
+            before = panel.get_attribute("data-painted") or ""
             bench.page.keyboard.press("Control+Enter")
             expect(panel).not_to_have_attribute("data-painted", before)
-            times.append(int(panel.get_attribute("data-ms")))
-        print(
-            f"\nnext to painted over {len(times)} letters of 200: median {statistics.median(times)} ms, "
-            f"greatest {max(times)} ms, load {os.getloadavg()[0]:.1f}"
-        )
+        expect(panel.locator(".where")).to_contain_text("21 of 200 · 20 done")
+        assert bench.page.evaluate("() => window.waited") == []
         until(lambda: sum(job.approved for job in store.jobs()) == 20)
-        if os.environ.get("OCR_SPRINT_BUDGETS"):
-            assert statistics.median(times) <= 100
-            assert max(times) <= 250
