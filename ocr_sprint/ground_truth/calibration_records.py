@@ -25,7 +25,7 @@ from .ratings import Ratings, rate, read_people
 from .sample import article_id
 
 # %% auto #0
-__all__ = ['Compared', 'read_compared']
+__all__ = ['Compared', 'names_file', 'read_compared']
 
 # %% ../../nbs/ground_truth/09_calibration_records.ipynb #1ad47dfa
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _package(told: Mapping[str, Any], path: Path, folder: Path | None) -> Filter
         )
     return package
 
-# %% ../../nbs/ground_truth/09_calibration_records.ipynb #292538f4
+# %% ../../nbs/ground_truth/09_calibration_records.ipynb #483fcfb3
 def _answers(path: Path, package: Filter) -> dict[str, Analysis]:
     "What one model said, by id; DataError names a line that the filter cannot read any more."
     found, scale = {}, package.config.scale.model_copy(update={"integers": False})
@@ -108,13 +108,22 @@ def _answers(path: Path, package: Filter) -> dict[str, Analysis]:
     return found
 
 
+def names_file(
+    oracle: str,
+    path: Path,  # of labels
+) -> bool:
+    "Is an oracle the labels of this very file, however its path was written?"
+    provider, _, name = oracle.partition(":")
+    return provider == "file" and Path(name).resolve() == path.resolve()
+
+
 def _of_oracle(oracle: str, folder: Path, package: Filter) -> dict[str, Analysis]:
     "The answers of a model, or the labels of people."
     if oracle.startswith("file:"):
         return read_people(Path(oracle.removeprefix("file:")), package.config)
     return _answers(folder / model_folder(oracle) / package.config.filter.name / "labeled_articles.jsonl", package)
 
-# %% ../../nbs/ground_truth/09_calibration_records.ipynb #9f7eabe1
+# %% ../../nbs/ground_truth/09_calibration_records.ipynb #bdb34f42
 def read_compared(
     report: Path,  # one of its three files, or its folder
     *,
@@ -128,8 +137,7 @@ def read_compared(
     plan = read_plan(folder / "plan.jsonl")
     if plan is None or plan.digest != told["plan_sha256"]:
         raise DataError(f"{folder / 'plan.jsonl'}: is not the sample of {files['.json']}; run calibrate_oracle again")
-    without = {f"file:{path}" for path in apart_from}
-    oracles = [name for name in told["oracles"] if name not in without]
+    oracles = [name for name in told["oracles"] if not any(names_file(name, path) for path in apart_from)]
     analyses = {name: _of_oracle(name, folder, package) for name in oracles}
     articles = {article.id: article.value for article in plan.articles}
     return Compared(package, files, told, articles, analyses, told["failed"])

@@ -133,7 +133,7 @@ class ScoreJournal:
         with Journal(self.path) as journal:
             journal.append({**entry, "by": self.name, "at": at})
 
-# %% ../../nbs/ground_truth/09b_person_scores.ipynb #3b621a44
+# %% ../../nbs/ground_truth/09b_person_scores.ipynb #a8b2e701
 class PersonScores:
     "What one person says about the texts of one sample."
 
@@ -165,12 +165,15 @@ class PersonScores:
         field: str,  # a dimension, or content_type
         value: Json,  # None takes it back
     ) -> Given:
-        "Keep one score; UsageError for what is none."
+        "Keep one score, unless it is there already; UsageError for what is none."
         if name not in self.articles:
             raise UsageError(f"{name!r} is no text of this sample")
         if fault := _fault(self.package.config, field, value):
             raise UsageError(fault)
-        before = self.given(name).analysis(self.package.config)
+        known = self.given(name)
+        before = known.analysis(self.package.config)
+        if value == (known.content_type if field == "content_type" else known.scores.get(field)):
+            return known
         self.journal.append({"kind": "score", "id": name, "field": field, "value": value})
         if self.given(name).analysis(self.package.config) != before:
             write_person_labels(self)
