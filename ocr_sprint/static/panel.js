@@ -2,6 +2,7 @@
 // module. Text that people or documents wrote goes through text nodes only, never through innerHTML.
 
 const SILENCE_MS = 3000; // after which an answer that has not come is reported
+const COLOURS = ["#3b82c4", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#7f7f7f"]; // of charts, as in reports
 
 /** An element with attributes, listeners (on...) and children. */
 function make(tag, attributes = {}, ...children) {
@@ -102,9 +103,9 @@ class Panel {
 
   draw(node, figure) {
     const colour = (name) => getComputedStyle(this.root).getPropertyValue(`--${name}`).trim();
-    const axis = { gridcolor: colour("rule"), linecolor: colour("line"), zerolinecolor: colour("line") };
+    const axis = { gridcolor: colour("rule"), linecolor: colour("line"), zerolinecolor: colour("line"), automargin: true };
     const axes = Object.fromEntries(Object.entries(figure.layout).filter(([key]) => /^[xy]axis\d*$/.test(key)).map(([key, value]) => [key, { ...axis, ...value }]));
-    const layout = { ...figure.layout, xaxis: { ...axis, ...figure.layout.xaxis }, yaxis: { ...axis, ...figure.layout.yaxis }, ...axes, autosize: true,
+    const layout = { height: 340, margin: { l: 60, r: 20, t: 20, b: 50 }, colorway: COLOURS, ...figure.layout, xaxis: { ...axis, ...figure.layout.xaxis }, yaxis: { ...axis, ...figure.layout.yaxis }, ...axes, autosize: true,
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { ...figure.layout.font, color: colour("ink") } };
     return window.Plotly.react(node, structuredClone(figure.data), layout, { displayModeBar: false, responsive: false }).then(() => node);
   }
