@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -202,6 +203,25 @@ def test_gaps_come_cheapest_first_and_marks_agree_with_them(labels: Path) -> Non
     assert found["gaps"][: len(known)] == known
     missing = sum(int(words.split(" ")[0].replace(",", "")) for *_, words, _, _ in found["marks"])
     assert missing == sum(gap["missing"] for gap in found["gaps"])
+
+
+def test_gaps_are_reckoned_beside_other_work_and_told(labels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    panel, sent = opened(labels), Queue[dict[str, Any]]()
+    monkeypatch.setattr(panel, "send", lambda message, _buffers=None: sent.put(message))
+
+    def answers(body: dict[str, Any]) -> dict[str, Any]:
+        panel._hear({"id": "1", "kind": "gaps", "body": body})
+        both = [sent.get(timeout=60), sent.get(timeout=60)]  # in whichever order
+        assert {"id": "1", "body": {"later": True}} in both
+        [told] = [each["body"] for each in both if each.get("kind") == "gaps"]
+        assert told["asked"] == body
+        return dict(told)
+
+    told = answers({"only": None})
+    assert told["error"] == ""
+    panel._hear({"id": "2", "kind": "gaps", "body": {}})
+    assert sent.get(timeout=60)["body"]["gaps"] == told["gaps"]
+    assert answers({"only": ["tier", 7]})["error"] == "tier has no bin 7; there are 2"
 
 
 def test_a_second_file_and_a_part_of_the_first(labels: Path, tmp_path: Path) -> None:

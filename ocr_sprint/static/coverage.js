@@ -9,7 +9,8 @@ const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count ==
 class CoverageScreen extends Panel {
   constructor(model, host) {
     super(model, host, { name: "coverage", label: "Coverage of a labelled corpus" });
-    Object.assign(this, { view: { rows: null, columns: null, only: null, show: "before", after: null }, cell: null, marks: [], listed: null, gaps: [], order: "price", gap: null });
+    Object.assign(this, { view: { rows: null, columns: null, only: null, show: "before", after: null }, cell: null, gaps: [], order: "price", gap: null });
+    this.hearers.gaps = (body) => this.hearGaps(body);
     this.build();
     this.start().catch(() => {}); // what went wrong is said already
   }
@@ -103,7 +104,15 @@ class CoverageScreen extends Panel {
     const drawn = this.latest("table", wanted).then((answer) => this.drawMaps(answer)).finally(() => this.maps.removeAttribute("aria-busy"));
     const reckoned = this.latest("gaps", { only: wanted.only, after: wanted.after });
     await drawn;
-    this.drawGaps(await reckoned);
+    const found = await reckoned;
+    if (!found.later) this.drawGaps(found); // otherwise the kernel tells it, in hearGaps
+  }
+
+  hearGaps({ asked, error, ...found }) {
+    const same = JSON.stringify([asked.only, asked.after]) === JSON.stringify([this.view.only, this.view.after]);
+    if (!same || !this.tables) return;
+    this.say(error, true);
+    if (!error) this.drawGaps(found);
   }
 
   // ---------------------------------------------------------------- maps
