@@ -171,7 +171,7 @@ def command(
 
     return main
 
-# %% ../../nbs/tools/00_cli.ipynb #1f608a95
+# %% ../../nbs/tools/00_cli.ipynb #886938d5
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "demo": "Show the whole way from fictitious letters to a ground-truth corpus.",
@@ -202,6 +202,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "suggest": "Say from predictions what to label, to review and to train on next.",
         "upgrade": "Move a store's tables to this version of the program, or back to an older one.",
         "convert": "Convert reviewed letters into training data for TRL, Axolotl, Unsloth or alpaca.",
+        "preflight": "Say whether a folder of training data reaches a model whole: no row cut, dropped or leaked.",
         "completion": "Print a script that completes commands and flags in a shell.",
     }
 )
