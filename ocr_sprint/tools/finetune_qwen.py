@@ -30,7 +30,7 @@ def typed(
         words += [f"--{name.replace('_', '-')}", *([] if value is True else several)]
     return words
 
-# %% ../../nbs/tools/15e_finetune_qwen.ipynb #a06d9715
+# %% ../../nbs/tools/15e_finetune_qwen.ipynb #4d295cec
 def finetune_qwen(
     *,
     train_file: Sequence[Path],  # labelled JSONL, also .gz or .zst; for sft chat rows that convert wrote
@@ -70,6 +70,7 @@ def finetune_qwen(
     )
     if done.summary:
         print(done.summary, file=sys.stderr)
+    if done.summary and not done.earlier:
         print(f"wrote {output}; read report.html first", file=sys.stderr)
 
 

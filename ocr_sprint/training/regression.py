@@ -20,8 +20,8 @@ from .finetune_run import Run, callbacks, trainer_arguments
 
 # %% auto #0
 __all__ = ['MISSING', 'CUT', 'HEADS', 'Standard', 'standard_of', 'encode_texts', 'reach', 'check_cut', 'order_of', 'Order',
-           'rows_of', 'collate', 'masked_loss', 'mean_error', 'exact_head', 'compute_exactly', 'load_base',
-           'with_adapter', 'Data', 'build_model', 'make_trainer']
+           'rows_of', 'collate', 'masked_loss', 'mean_error', 'mean_square', 'exact_head', 'compute_exactly',
+           'load_base', 'with_adapter', 'Data', 'build_model', 'make_trainer']
 
 # %% ../../nbs/training/23_regression.ipynb #efef4094
 MISSING = -100.0  # what transformers leaves out when it counts labels
@@ -174,7 +174,7 @@ def masked_loss(
     squares = torch.where(known, logits - labels, torch.zeros_like(logits)).square().sum()
     return squares / (known.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
 
-# %% ../../nbs/training/23_regression.ipynb #7c16130f
+# %% ../../nbs/training/23_regression.ipynb #a2daae0a
 def mean_error(
     said: npt.NDArray[Any],  # by the head
     labels: npt.NDArray[Any],  # targets; MISSING where unknown
@@ -186,6 +186,15 @@ def mean_error(
     off = np.abs(np.clip(standard.scores(said), scale.low, scale.high) - standard.scores(labels))
     with_labels = known.any(axis=0)
     return float((np.where(known, off, 0).sum(axis=0)[with_labels] / known.sum(axis=0)[with_labels]).mean())
+
+
+def mean_square(
+    said: npt.NDArray[Any],
+    labels: npt.NDArray[Any],  # MISSING where unknown
+) -> float:
+    "The loss over all of them at once."
+    known = labels != MISSING
+    return float(np.square((said - labels)[known], dtype=np.float64).mean())
 
 # %% ../../nbs/training/23_regression.ipynb #36af159e
 HEADS = ("score", "classifier")  # what transformers calls them
@@ -260,7 +269,7 @@ def with_adapter(
     adapted.enable_input_require_grads()
     return adapted
 
-# %% ../../nbs/training/23_regression.ipynb #17cc51d9
+# %% ../../nbs/training/23_regression.ipynb #040aef84
 class Data(NamedTuple):
     "What is learned, and what training stops by."
 
@@ -298,14 +307,20 @@ def make_trainer(
     lengths = [len(row["input_ids"]) for row in data.train[:-1]]
 
     class Regression(Trainer):
-        "Takes the rows in our order."
+        "Takes the rows in our order, and tells the loss of all validation texts."
 
         def _get_train_sampler(self, *_rows: Any) -> Any:
             seed, batch = run.plan.seed, run.settings.batch
             return Order(lengths, batch, seed, lambda: int((self.state.epoch or 0) + 1e-6))
 
+        def evaluation_loop(self, *given: Any, **named: Any) -> Any:
+            found = super().evaluation_loop(*given, **named)
+            found.metrics["eval_loss"] = found.metrics.pop("eval_square")  # not the mean of the batches' means
+            return found
+
     def measured(found: Any) -> dict[str, float]:
-        return {"mae": mean_error(found.predictions, found.label_ids, data.standard, data.scale)}
+        error = mean_error(found.predictions, found.label_ids, data.standard, data.scale)
+        return {"mae": error, "square": mean_square(found.predictions, found.label_ids)}
 
     return Regression(
         model=model,
