@@ -21,7 +21,10 @@ PLACES = ("Kedungsari", "Watuireng", "Lembah Sunyi", "Tanjung Damar", "Karangmul
 DEEDS = {
     "dug a well together": ("Forty families dug for six weeks.", "Water-borne illness fell by half within a year."),
     "opened a repair workshop": ("Volunteers mend radios and bicycles.", "Two neighbouring villages copied the plan."),
-    "took back its forest": ("A court returned the land after thirty years.", "The first harvest was shared among all."),
+    "took back its forest": (
+        "A court returned the land after thirty years.",
+        "The first harvest was shared among all.",
+    ),
     "announced an app": ("The shares of the firm rose by eight per cent.", "A first version may come next year."),
     "lost its bridge": ("The flood took the bridge on 12 May.", "The authority promises a new one."),
 }
@@ -32,7 +35,9 @@ def notice(number: int) -> dict[str, str]:
     place, deed = PLACES[number % len(PLACES)], [*DEEDS][number % len(DEEDS)]
     first, second = DEEDS[deed]
     said = f"The village of {place} {deed}. {first} {second}\n\nThis is number {number} of the gazette's series. "
-    said += "Everybody who was asked said that the work was hard, and that nobody would want to go back to the time before."
+    said += (
+        "Everybody who was asked said that the work was hard, and that nobody would want to go back to the time before."
+    )
     told = {"source": "Upper River Gazette", "published_date": f"2026-05-{number % 27 + 1:02}", "language": "en"}
     return {"id": f"gazette-{number:03}", "title": f"{place} {deed}", "content": said, **told}
 
@@ -52,7 +57,9 @@ def label(number: int, name: str) -> dict:
     parts = zip(DIMENSIONS, scores, quoted, strict=True)
     rated = {each: {"score": score, "evidence": quote} if name != "haiku" else score for each, score, quote in parts}
     kind = "business_news" if "shares" in first else "community_building"
-    told = f"{PLACES[number % len(PLACES)]} is the subject; what decided the scores is that {first[0].lower()}{first[1:]}"
+    told = (
+        f"{PLACES[number % len(PLACES)]} is the subject; what decided the scores is that {first[0].lower()}{first[1:]}"
+    )
     return {"id": f"gazette-{number:03}", "content_type": kind, "reasoning": told, **rated}
 
 

@@ -94,7 +94,7 @@ def measures_heatmap(
     marks = "reliable from 0.8, tentative from 0.667"
     return Figure(f"Krippendorff's alpha with {names[reference]} on each measure; {marks}.", spec)
 
-# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #dedaead8
+# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #1abd5a70
 _MARKS = {0.8: "reliable", 0.667: "tentative"}
 
 
@@ -111,7 +111,14 @@ def _bars(pair: Pair, name: str) -> dict[str, Any]:
     known = {each: alpha for each, alpha in found.items() if alpha.value is not None}
     below, above = zip(*map(_reach, known.values()), strict=True) if known else ((), ())
     told = [f"{each}: {alpha}, n = {pair.measures[each].n}" for each, alpha in known.items()]
-    error = {"type": "data", "symmetric": False, "array": [*above], "arrayminus": [*below], "thickness": 1.5}
+    error = {
+        "type": "data",
+        "symmetric": False,
+        "array": [*above],
+        "arrayminus": [*below],
+        "thickness": 1.5,
+        "color": "#808080",
+    }
     return {
         "type": "bar", "name": f"{name} (n = {pair.n})", "x": [*known], "y": [alpha.value for alpha in known.values()],
         "error_y": error, "hovertext": told, "hoverinfo": "text+name",
@@ -182,7 +189,7 @@ def bland_altman(
     caption += "About 95 % of the differences lie between the dotted lines."
     return Figure(caption, {"data": [dots, *lines], "layout": layout})
 
-# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #59ca80e7
+# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #cc621be6
 def confusion(
     tiers: TierAgreement,
     names: tuple[str, str],  # of rows and columns
@@ -192,7 +199,7 @@ def confusion(
     text = [[f"{count:,}" for count in row] for row in tiers.confusion]
     spec = _heat(tiers.tiers, tiers.tiers, rows, text)
     spec["layout"]["xaxis"]["title"] = {"text": names[1]}
-    spec["layout"]["yaxis"]["title"] = {"text": names[0]}
+    spec["layout"]["yaxis"]["title"] = {"text": names[0], "standoff": 14}
     return Figure(f"Tiers of {names[0]} (rows) and {names[1]} (columns); the shade is the share of the row.", spec)
 
 # %% ../../nbs/ground_truth/08_calibration_figures.ipynb #1102d5e3

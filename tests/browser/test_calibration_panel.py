@@ -1,4 +1,4 @@
-"""The calibration panel in a real JupyterLab: scores by key, what may be seen when, the figures, the file that comes of it."""
+"""The calibration panel in a real JupyterLab: scores by key, what may be seen when, figures, and the file of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from calibration_samples import DIMENSIONS, FILTER, PLACES, calibrated
-from lab import Lab, cell_count, picture, saved_text, until, use_theme, violations
+from lab import Lab, cell_count, picture, saved_text, until, violations
 from playwright.sync_api import Locator, expect
 
 from ocr_sprint.ground_truth.filters import load_filter
