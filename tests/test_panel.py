@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from review_samples import new_job
+from sqlalchemy import event, select
 
 from ocr_sprint.api.app import create_app
 from ocr_sprint.api.service import Settings
@@ -21,14 +22,19 @@ from ocr_sprint.core.canonical import sha256_hex
 from ocr_sprint.core.errors import DataError, UserError
 from ocr_sprint.documents.letter import Personel, Result, parse_result, result_data
 from ocr_sprint.panels.desk import StoreDesk, Wanted
+from ocr_sprint.panels.fetching import Fetcher, small_picture
 from ocr_sprint.panels.form import SECTIONS, field_at, typed
 from ocr_sprint.panels.remote import ServiceDesk
-from ocr_sprint.panels.session import Fetcher, ReviewSession, small_picture, typed_operations
+from ocr_sprint.panels.session import ReviewSession, typed_operations
 from ocr_sprint.panels.worksheet import Reading, conflict, worksheet
+from ocr_sprint.review.database import reading, writing
+from ocr_sprint.review.edits import Edit
 from ocr_sprint.review.fieldpath import get_value
 from ocr_sprint.review.operations import apply_ops, operations_from, rebase
+from ocr_sprint.review.practice import add_practice_letter, mark_practice, planted_errors
 from ocr_sprint.review.replay import same
-from ocr_sprint.review.second_review import conflicts
+from ocr_sprint.review.schema import jobs
+from ocr_sprint.review.second_review import conflicts, submit_second
 from ocr_sprint.review.store import Store, open_store
 from ocr_sprint.review.tokens import create_token
 
@@ -174,13 +180,13 @@ def test_a_value_that_no_field_can_hold_is_refused_with_its_field(desks) -> None
     screen = Screen(desk)
     version = screen.sheet(job_id)["version"]
     wrong = {"op": "set", "path": "header.tahun", "old": 2025, "value": "2O25"}
-    checked = screen.ask(kind="check", job_id=job_id, mode="first", version=version, ops=[], op=wrong, n=7)
+    checked = screen.ask(kind="check", job_id=job_id, mode="first", version=version, run=1, ops=[wrong], at=0, n=7)
     assert (checked["n"], checked["wrong"], checked["odd"]) == (7, True, ["'2O25' is no whole number"])
     refused = screen.ask(**SAVE, id="w", job_id=job_id, version=version, ops=[wrong])
     assert (refused["kind"], refused["message"]) == ("refused", "header.tahun: '2O25' is no whole number")
     assert "sheet" not in refused, "nobody was faster"
     short = {"op": "set", "path": "personel[0].nrp", "old": "77060000", "value": "7706"}
-    checked = screen.ask(kind="check", job_id=job_id, mode="first", version=version, ops=[], op=short, n=8)
+    checked = screen.ask(kind="check", job_id=job_id, mode="first", version=version, run=1, ops=[short], at=0, n=8)
     assert checked["odd"] == ["this is no NRP: an NRP has eight digits"]
     assert store.job(job_id).version == version
 
@@ -278,6 +284,152 @@ def test_confidence_follows_its_row(desks) -> None:
     assert sheet["doubtful"] == ["personel[1].nrp"]
     assert list(sheet["places"]) == ["personel[1].nrp"]
     assert get_value(sheet["result"], "personel[1].nama") == "BUDI"
+
+
+def test_unsaved_work_comes_back_with_the_letter(desks) -> None:
+    """What a page that is reloaded asks for: the list, and the letter."""
+    store, (desk, *_) = desks
+    job_id, other = add(store), add(store, 2)
+    screen = Screen(desk)
+    version = screen.sheet(job_id)["version"]
+    subject = {"op": "set", "path": "header.perihal", "old": "patroli", "value": "jaga"}
+    taken = {**subject, "path": "header.tempat", "old": None, "value": "Bogor", "about": "header.tempat"}
+    work = {"job_id": job_id, "mode": "first", "version": version, "run": 1, "active": 4200}
+    screen.ask(kind="check", **work, ops=[subject], at=0, n=1)
+    assert screen.ask(kind="draft", **work, ops=[subject, taken], n=2) == {"kind": "kept", "n": 2}
+    assert screen.ask(kind="hello")["drafts"] == [job_id]
+    screen.sheet(job_id)
+    draft = screen.heard[0][0]["draft"]
+    assert (draft["kept"], draft["clashing"], draft["active"]) == ([subject, taken], [], 4200)
+    screen.sheet(other)
+    assert screen.heard[0][0]["draft"] is None
+    assert store.job(job_id).version == version, "a draft is in no store"
+    screen.ask(**SAVE, id="1", job_id=job_id, version=version, ops=[subject])
+    assert screen.ask(kind="hello")["drafts"] == []
+    screen.sheet(job_id)
+    assert screen.heard[0][0]["draft"] is None
+    assert screen.ask(kind="draft", **work, ops=[], n=3) == {"kind": "kept", "n": 3}
+
+
+def test_unsaved_work_on_a_letter_that_changed_meanwhile_keeps_what_still_holds(desks) -> None:
+    store, (desk, *_) = desks
+    job_id = add(store)
+    screen = Screen(desk)
+    version = screen.sheet(job_id)["version"]
+    subject = {"op": "set", "path": "header.perihal", "old": "patroli", "value": "jaga"}
+    place = {"op": "set", "path": "header.tempat", "old": None, "value": "Bogor", "about": "header.tempat"}
+    work = {"job_id": job_id, "mode": "first", "version": version, "run": 1}
+    screen.ask(kind="draft", **work, ops=[subject, place], n=1)
+    store.correct(job_id, [Edit("set", "header.perihal", "razia")], by="reviewer-b")
+    for _ in range(2):  # the second time it is a draft of the present version
+        sheet = screen.sheet(job_id)
+        draft = screen.heard[0][0]["draft"]
+        assert [each["path"] for each in draft["kept"]] == ["header.tempat"]
+        clashing, screen_clashing = [each["path"] for each in draft["clashing"]], ["header.perihal"]
+        assert clashing in (screen_clashing, [])
+    saved = screen.ask(**SAVE, id="1", job_id=job_id, version=sheet["version"], ops=draft["kept"])
+    assert saved["kind"] == "saved"
+    screen.ask(kind="draft", **work | {"version": saved["saved"]["version"]}, ops=[{**place, "old": "Bogor"}], n=2)
+    store.add_job(**new_job(1, letter(), document_sha256=store.job(job_id).document_sha256), rerun=True)
+    screen.sheet(job_id)
+    draft = screen.heard[0][0]["draft"]
+    assert (draft["kept"], [each["path"] for each in draft["clashing"]]) == ([], ["header.tempat"]), "another reading"
+
+
+def test_how_long_it_took_is_told_to_the_reviewer_alone(desks) -> None:
+    store, (first, second, _) = desks
+    job_ids = [add(store, number) for number in (1, 2)]
+    one, two = Screen(first), Screen(second)
+    subject = {"op": "set", "path": "header.perihal", "old": "patroli", "value": "jaga"}
+    for job_id, ops, seconds in zip(job_ids, ([subject], []), (20.5, 4), strict=True):
+        version = one.sheet(job_id)["version"]
+        saved = one.ask(**SAVE, id=job_id, job_id=job_id, version=version, ops=ops, seconds=seconds)
+    pace = saved["own"]["pace"]
+    assert pace["changed"] == {"letters": 1, "median": 20.5, "p90": 20.5}
+    assert pace["unchanged"] == {"letters": 1, "median": 4, "p90": 4}
+    assert one.ask(kind="hello")["own"]["pace"] == pace
+    assert two.ask(kind="hello")["own"]["pace"]["changed"]["letters"] == 0
+    sheet = two.sheet(job_ids[0], "second")
+    assert "20.5" not in str(sheet)
+    two.ask(**SAVE | {"mode": "second"}, id="s", job_id=job_ids[0], version=None, ops=[], seconds=9)
+    assert two.ask(kind="hello")["own"]["pace"]["unchanged"]["median"] == 9
+    assert "20.5" not in str(two.sheet(job_ids[0], "first"))
+    wrong = one.ask(**SAVE, id="w", job_id=job_ids[1], version=one.sheet(job_ids[1])["version"], ops=[], seconds=-3)
+    assert wrong["kind"] == "refused"
+
+
+def test_a_long_list_comes_in_parts(desks, monkeypatch) -> None:
+    store, (desk, *_) = desks
+    monkeypatch.setattr("ocr_sprint.panels.desk.PART", 3)
+    monkeypatch.setattr("ocr_sprint.panels.remote.PART", 3)
+    job_ids = {add(store, number) for number in range(8)}
+    screen = Screen(desk)
+    part = screen.ask(kind="hello")
+    assert (len(part["letters"]), part["total"]) == (3, 8)
+    listed = part["letters"]
+    store.approve(listed[0]["job_id"], by="reviewer-b")  # the list goes on where it stood
+    while part["after"]:
+        part = screen.ask(kind="more", after=part["after"])
+        listed = listed + part["letters"]
+    assert {each["job_id"] for each in listed} == job_ids
+    assert len(listed) == 8
+    assert screen.ask(kind="more", after="x")["kind"] == "problem"
+    for job_id in job_ids:
+        store.approve(job_id, by="reviewer-b")
+    assert screen.ask(kind="list", mode="second")["total"] == 8
+    last = min(job_ids)
+    submit_second(store, last, [Edit("set", "header.perihal", "razia")], by="reviewer-c")
+    found = screen.ask(kind="list", mode="conflict")
+    assert ([each["job_id"] for each in found["letters"]], found["total"]) == ([last], 1), "however long the list is"
+
+
+def test_next_asks_the_store_as_much_with_5000_letters_as_with_200(tmp_path) -> None:
+    """Statements are counted, and how many rows they may walk through; no time is measured."""
+    asked = {}
+    for size in (200, 5000):
+        with open_store(f"sqlite:///{tmp_path / f'{size}.db'}") as store:
+            job_id = add(store)
+            with writing(store.engine) as connection:  # the same letter, many times
+                row = dict(connection.execute(select(jobs).where(jobs.c.job_id == job_id)).one()._mapping)
+                copies = [
+                    row | {"seq": n, "job_id": f"copy-{n}", "document_sha256": f"{n:064}"} for n in range(2, size + 1)
+                ]
+                connection.execute(jobs.insert(), copies)
+            screen, said = Screen(StoreDesk(store, "reviewer-a")), []
+            event.listen(store.engine, "before_cursor_execute", lambda *call, said=said: said.append(call[2:4]))
+            hello = screen.ask(kind="hello")
+            assert (len(hello["letters"]), hello["total"]) == (200, size)
+            listing = len(said)
+            screen.ask(**SAVE, id="1", job_id=job_id, version=screen.sheet(job_id)["version"], ops=[])
+            asked[size] = (listing, len(said) - listing)
+            with reading(store.engine) as connection:
+                for statement, values in said[listing:]:
+                    if statement.lstrip().startswith(("SELECT", "UPDATE", "DELETE")):
+                        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
+                        assert not [step for *_, step in plan if step == "SCAN jobs"], statement
+    assert asked[200] == asked[5000]
+
+
+def test_practice_says_what_was_missed_and_keeps_count(tmp_path) -> None:
+    with open_store(f"sqlite:///{tmp_path / 'practise.db'}", validate=parse_result) as store:
+        mark_practice(store)
+        rows = [add_practice_letter(store, new_job(number, letter()), share=0.6) for number in (1, 2)]
+        screen = Screen(StoreDesk(store, "reviewer-a"))
+        assert screen.ask(kind="hello")["own"]["caught"]["planted"] == 0
+        errors = planted_errors(store, rows[0])
+        assert len(errors) > 1
+        error, *missed = errors
+        mended = {"op": "set", "path": error.field_path, "old": error.planted, "value": error.right}
+        sheet = screen.sheet(rows[0])
+        assert "planted" not in str(sheet)
+        answer = screen.ask(**SAVE, id="1", job_id=rows[0], version=sheet["version"], ops=[mended])
+        told = answer["saved"]["practice"]
+        assert [each["field_path"] for each in told if each["caught"]] == [error.field_path]
+        assert [each["field_path"] for each in told if not each["caught"]] == [each.field_path for each in missed]
+        caught = answer["own"]["caught"]
+        assert (caught["letters"], caught["planted"], caught["caught"]) == (1, len(errors), 1)
+        assert 0 < caught["low"] < 1 / len(errors) < caught["high"] < 1
+        assert Screen(StoreDesk(store, "reviewer-b")).ask(kind="hello")["own"]["caught"]["planted"] == 0
 
 
 def test_letters_are_listed_by_flag_unit_and_state(desks) -> None:

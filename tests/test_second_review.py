@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -23,6 +24,7 @@ from ocr_sprint.review.differences import compared, counterpart, differences
 from ocr_sprint.review.edits import ConflictError, Edit
 from ocr_sprint.review.fieldpath import get_value, parse_path
 from ocr_sprint.review.ledger import NotFoundError
+from ocr_sprint.review.lists import JobFilters, Reviewer
 from ocr_sprint.review.replay import same
 from ocr_sprint.review.second_review import (
     NotBlindError,
@@ -34,6 +36,7 @@ from ocr_sprint.review.second_review import (
 from ocr_sprint.review.store import Store, open_store
 from ocr_sprint.review.verify_store import verify_store
 
+CONFLICTS = JobFilters(conflict=True)
 FIRST = [Edit("set", "personel[0].nrp", "77060000"), Edit("set", "header.perihal", "Pengamanan")]
 SECOND = [Edit("set", "personel[0].nrp", "77060000"), Edit("set", "personel[1].nrp", "80010001")]
 
@@ -43,6 +46,21 @@ def store(url: str) -> Iterator[Store]:
     with open_store(url, clock=Ticking()) as opened:
         yield opened
         assert list(verify_store(opened)) == []
+        lists_tell_the_truth(opened)
+
+
+def lists_tell_the_truth(store: Store) -> None:
+    "What is listed for a second review may be reviewed by that person, and nothing else may; conflicts are listed."
+    for name in ("reviewer-a", "reviewer-b", "reviewer-c", "nobody"):
+        for actor in (None, f"token-{name}", "token-reviewer-a"):
+            allowed = set()
+            for job in store.jobs():
+                with suppress(DataError):
+                    allowed.add(second_view(store, job.job_id, name, actor).job_id)
+            listed = store.page(JobFilters(second_by=Reviewer(name, actor))).jobs
+            assert {job.job_id for job in listed} == allowed, (name, actor)
+    assert {each.job_id for each in conflicts(store)} <= {job.job_id for job in store.page(CONFLICTS).jobs}
+    assert store.count(CONFLICTS) == len(store.page(CONFLICTS).jobs)
 
 
 def reviewed(store: Store, number: int = 1, edits: list[Edit] | None = None, by: str = "reviewer-a") -> str:
@@ -187,9 +205,10 @@ def test_a_decision_for_the_first_answer_closes_a_conflict(store: Store, decider
     """Also by the first reviewer, whose approval stands: the decision is an entry of its own, and only one."""
     job_id = reviewed(store)
     submit_second(store, job_id, SECOND, by="reviewer-b")
+    assert [job.job_id for job in store.page(CONFLICTS).jobs] == [job_id]
     before = store.job(job_id)
     decided = store.approve(job_id, by=decider, expected_version=before.version)
-    assert conflicts(store) == []
+    assert (conflicts(store), store.page(CONFLICTS).jobs) == ([], [])
     assert (decided.result, decided.approved, decided.reviewed_by) == (before.result, True, decider)
     assert decided.version == before.version + 1
     assert [entry.kind for entry in store.trail(job_id)[-2:]] == ["second_reviews", "approvals"]

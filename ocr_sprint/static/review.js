@@ -97,7 +97,7 @@ class Screen {
     this.model = model;
     this.uid = `osr${Math.random().toString(36).slice(2, 8)}`;
     Object.assign(this, { letters: [], at: -1, form: [], reasons: [], wanted: {}, current: null, after: null, total: null, asking: false });
-    Object.assign(this, { desk: null, generation: 0, zoom: 1, fit: false, page: 1, focus: null, checks: 0, wide: false });
+    Object.assign(this, { desk: null, generation: 0, zoom: 1, fit: false, page: 1, focus: null, wide: false });
     this.cache = new Map(); // by letter: {sheet, pictures}
     this.drafts = new Map(); // by letter: work that is not handed in
     this.waiting = new Set(); // letters whose unsaved work the kernel keeps, not fetched yet
@@ -289,7 +289,6 @@ class Screen {
         : "These letters are there to practise on: some values were made wrong on purpose. How many you catch will stand here."));
     }
     this.own.replaceChildren(...parts);
-    this.pace = [changed, unchanged];
   }
 
   /** What became of the errors that were planted in a letter to practise on. */
@@ -332,6 +331,12 @@ class Screen {
     const near = [this.letters[this.at], ...this.letters.slice(this.at + 1).filter((each) => !this.states.has(each.job_id)).slice(0, AHEAD)];
     const jobs = near.filter((each) => each && !this.complete(each.job_id)).map((each) => each.job_id);
     if (jobs.length) this.send({ kind: "want", jobs, mode: this.wanted.mode });
+  }
+
+  /** How many of the letters behind this one are here. */
+  tellAhead() {
+    const behind = this.letters.slice(this.at + 1).filter((each) => !this.states.has(each.job_id)).slice(0, AHEAD);
+    this.root.dataset.ahead = behind.filter((each) => this.complete(each.job_id)).length;
   }
 
   complete(id) {
@@ -391,8 +396,7 @@ class Screen {
       await picture.image.decode().catch(() => {}); // before it is needed
     }
     kept.pictures.set(page, picture);
-    const behind = this.letters.slice(this.at + 1).filter((each) => !this.states.has(each.job_id)).slice(0, AHEAD);
-    this.root.dataset.ahead = behind.filter((each) => this.complete(each.job_id)).length;
+    this.tellAhead();
     if (id === this.letters[this.at]?.job_id && page === this.page && this.desk) this.draw();
   }
 
@@ -412,6 +416,7 @@ class Screen {
       this.title.textContent = this.letters[index].filename;
     }
     this.want();
+    this.tellAhead();
     if (this.letters.length - index < NEAR) this.askMore();
     this.count();
   }
@@ -456,7 +461,7 @@ class Screen {
 
   count() {
     const done = this.letters.filter((letter) => this.states.has(letter.job_id) && this.states.get(letter.job_id) !== "refused").length;
-    const total = this.after || this.total > this.letters.length ? this.total : this.letters.length;
+    const total = this.after ? this.total : this.letters.length;
     this.progress.max = Math.max(total, 1);
     this.progress.value = done;
     const drafts = new Set([...this.drafts.keys(), ...this.waiting, ...(this.desk?.ops.length ? [this.desk.sheet.job_id] : [])]).size;
@@ -493,7 +498,8 @@ class Screen {
   }
 
   focusFirst(path) {
-    const target = (path && this.input(path)) || this.input(this.doubtful()[0]) || this.approve;
+    const differs = this.desk.sheet.mode === "conflict" ? this.fields.querySelector("[data-choice]") : null;
+    const target = (path && this.input(path)) || differs || this.input(this.doubtful()[0]) || this.approve;
     target.focus({ preventScroll: target === this.approve });
     if (target === this.approve) this.look(null);
   }
@@ -721,12 +727,13 @@ class Screen {
     const rows = fields.map((field) => {
       const taken = () => this.desk.ops.find((op) => op.about === field.field_path);
       const choice = (label, other) => make("button", { type: "button", class: "small", "aria-pressed": String(Boolean(taken()) === other), "aria-label": `${label}: ${field.field_path}`,
-        onclick: () => { this.take(field, other); } }, label);
+        "data-choice": `${label}: ${field.field_path}`, onfocus: () => this.look(field.field_path), onclick: () => { this.take(field, other); } }, label);
       return make("tr", {}, make("th", { scope: "row" }, field.field_path), text(field.pipeline), text(field.first), text(field.second),
         make("td", { class: "buttons" }, choice("First", false), choice("Second", true)));
     });
-    const head = ["field", "pipeline", `first: ${first}`, `second: ${second}`, "take"].map((label) => make("th", { scope: "col" }, label));
+    const head = ["field", "pipeline", `first: ${first}`, `second: ${second}`, "what is right"].map((label) => make("th", { scope: "col" }, label));
     return make("section", { class: "conflict", "aria-label": "Where two people differ" }, make("h3", {}, `Two people differ on ${fields.length} field${fields.length === 1 ? "" : "s"}`),
+      make("p", {}, "Take an answer for each, or type a third one into the form below. Approving decides it; the first answer stays where you change nothing."),
       make("div", { class: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows))));
   }
 
@@ -747,9 +754,8 @@ class Screen {
       this.desk.rebuild();
       this.check(this.desk.ops.at(-1));
     }
-    const scroll = this.fields.scrollTop;
-    this.again(field.field_path);
-    this.fields.scrollTop = scroll;
+    this.again(null);
+    this.fields.querySelector(`[data-choice="${CSS.escape(`${second ? "Second" : "First"}: ${field.field_path}`)}"]`)?.focus({ preventScroll: true });
   }
 
   // ---------------------------------------------------------------- the page
@@ -759,7 +765,7 @@ class Screen {
     const known = path && this.desk.known(path);
     if (!known) return [];
     if (places[known]) return places[known];
-    const row = known.match(/^(.*\[\d+\])\./)?.[1]; // the place of its row, when the cell itself was not read
+    const row = known.match(/^(.*?\[\d+\])(\.|$)/)?.[1]; // the place of its row, when the cell itself was not read
     const beside = row ? Object.entries(places).filter(([each]) => each.startsWith(`${row}.`)).flatMap(([, boxes]) => boxes) : [];
     const here = beside.filter((box) => box[0] === beside[0][0]);
     const edge = (pick, n) => pick(...here.map((box) => box[n]));
@@ -968,6 +974,7 @@ class Screen {
   gotRefused(message, { desk, index }) {
     const id = message.job_id;
     const { filename } = desk.sheet;
+    this.say("");
     this.states.set(id, "refused");
     this.problems.set(id, { message: message.message, clashing: message.clashing ?? [] });
     const fresh = message.sheet ? new Desk(message.sheet, message.kept) : desk;
