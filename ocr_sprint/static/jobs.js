@@ -40,7 +40,7 @@ class JobsScreen extends Panel {
 
   field(label, input) {
     input.id = `${this.uid}-${label.toLowerCase()}`;
-    return make("label", { for: input.id }, `${label} `, input);
+    return make("span", { class: "field" }, make("label", { for: input.id }, label), input);
   }
 
   build() {
@@ -54,7 +54,7 @@ class JobsScreen extends Panel {
       this.readersLabel = this.field("Readers", this.readers), this.engineLabel = this.field("Engine", this.engine), this.start, this.cancel);
     this.contents = make("p", { class: "contents" });
     this.others = make("ul");
-    this.othersBox = make("details", { hidden: true }, make("summary", {}, "What is no letter"), this.others);
+    this.othersBox = make("details", { hidden: true }, this.othersTitle = make("summary"), this.others);
     this.problems = make("ul", { class: "problems", role: "alert" });
     this.bar = make("progress", { "aria-label": "Letters read of those in the queue", value: 0, max: 1 });
     this.share = make("span", { class: "share" });
@@ -138,6 +138,8 @@ class JobsScreen extends Panel {
     const text = JSON.stringify(folder.others);
     if (text === this.othersText) return undefined;
     this.othersText = text;
+    const number = folder.others.reduce((sum, [, files]) => sum + files, 0);
+    this.othersTitle.textContent = `${number} ${number === 1 ? "file is" : "files are"} no letter`;
     return this.others.replaceChildren(...folder.others.map(([why, files, example]) => make("li", {}, `${files} ${why}, such as ${example}`)));
   }
 
@@ -153,7 +155,6 @@ class JobsScreen extends Panel {
     this.bar.hidden = this.share.hidden = !state.total;
     Object.assign(this.bar, { max: state.total || 1, value: state.done });
     this.share.textContent = `${state.done.toLocaleString("en")} of ${state.total.toLocaleString("en")}`;
-    this.retryAll.hidden = this.wanted !== "failed" || !state.counts.failed;
     if (state.newest === this.seen) return;
     this.seen = state.newest;
     this.list();
@@ -186,6 +187,8 @@ class JobsScreen extends Panel {
     this.newer.disabled = this.places.length === 1;
     this.older.disabled = after === null;
     this.where.textContent = `page ${this.places.length}`;
+    this.newer.hidden = this.where.hidden = this.older.hidden = this.newer.disabled && this.older.disabled;
+    this.retryAll.hidden = this.wanted !== "failed" || !rows.some((each) => each.retry);
     this.empty.hidden = rows.length > 0;
     this.empty.textContent = this.wanted === "all" ? "No letters yet. Name a folder above, look, and start." : `No letter is in the state “${this.wanted}”.`;
     this.root.dataset.painted = this.wanted;

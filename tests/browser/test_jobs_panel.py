@@ -1,0 +1,173 @@
+"""The job board in a real JupyterLab and a real browser."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lab import Lab, cell_count, kernel_value, picture, saved_text, until, violations
+from letters import NAMES, add_letter, new_store
+from pdf_samples import A4, make_pdf, say
+from playwright.sync_api import Locator, expect
+
+from ocr_sprint.documents.synthetic import make_letter
+from ocr_sprint.review.queue import queue_state
+
+PANEL = ".ocr-sprint-jobs[data-painted]"
+OPEN = """
+from ocr_sprint.panels.jobs import job_board
+panel = job_board("sqlite:///{name}.db"{more})
+panel
+"""
+
+
+def open_board(lab: Lab, name: str, more: str = "", before: str = "") -> Locator:
+    return lab.open(name, before + OPEN.format(name=name, more=more), panel=PANEL)
+
+
+def letters(folder: Path, number: int) -> None:
+    """Letters with text of their own, whose names are people's, and what is no letter."""
+    folder.mkdir()
+    for n in range(number):
+        words = say() + say(f"Nomor : Sprin/{n}/I/2025", y=300)
+        (folder / f"{NAMES[n % 5]} {n}.pdf").write_bytes(make_pdf((A4, words)))
+    (folder / "torn.pdf").write_bytes(b"%PDF-1.7 torn")
+    (folder / "daftar.xlsx").write_bytes(b"PK\x03\x04")
+
+
+def count(panel: Locator, state: str) -> Locator:
+    return panel.locator(f'.counts [data-state="{state}"]')
+
+
+def choose(panel: Locator, engine: str = "rapidocr") -> None:
+    panel.get_by_label("Engine").select_option(engine)
+    panel.get_by_role("button", name="Start").click()
+
+
+def test_a_folder_is_looked_through_read_and_what_failed_is_said(lab: Lab, root: Path) -> None:
+    letters(root / "masuk", 3)
+    with new_store(root / "board.db") as store:
+        panel = open_board(lab, "board")
+        expect(panel.get_by_role("status")).to_contain_text("There are no letters yet")
+        panel.get_by_label("Folder").fill("masuk")
+        panel.get_by_label("Folder").press("Enter")
+        expect(panel.locator(".contents")).to_have_text("4 PDF: 4 new.")
+        expect(panel.locator("summary")).to_be_visible()
+        choose(panel)
+        expect(count(panel, "done")).to_have_text("done 3")
+        expect(count(panel, "failed")).to_have_text("failed 1")
+        expect(panel.get_by_role("status")).to_contain_text("Nothing waits")
+        expect(panel.locator(".contents")).to_contain_text("3 in the store already")
+        count(panel, "failed").click()
+        row = panel.locator("tbody tr[data-state=failed]")
+        expect(row).to_contain_text("torn.pdf: the PDF cannot be opened")
+        expect(row).to_contain_text("fetch or scan the file again")
+        expect(row.get_by_role("button")).to_have_count(0)
+        expect(panel.get_by_role("button", name="Start")).to_be_enabled()
+        assert queue_state(store)[:2] == (0, 0)
+        assert sorted(job.status for job in store.jobs()) == ["done", "done", "done", "failed"]
+        kept = saved_text(lab.page)
+        assert [name for name in (*NAMES, "torn", "masuk") if name in kept.replace("no letter is torn", "")] == []
+
+
+SLOW = """
+import os, stat, tempfile
+from pathlib import Path
+programs = Path(tempfile.mkdtemp())
+(programs / "tesseract").write_text('''#!/bin/sh
+case "$1" in
+--version) echo "tesseract 9.9.9" ;;
+--list-langs) printf 'List of available languages (1):\\\\nind\\\\n' ;;
+*) exec sleep 600 ;;
+esac
+''')
+(programs / "tesseract").chmod(0o755)
+os.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
+"""
+
+
+def test_cancelled_after_a_reload_nothing_is_half_written(lab: Lab, root: Path) -> None:
+    """A reader that would take ten minutes for each letter; the page is loaded again meanwhile."""
+    folder = root / "scans"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"scan-{number}.png").write_bytes(make_scan(number))
+    with new_store(root / "cancel.db") as store:
+        panel = open_board(lab, "cancel", ', folder="scans"', SLOW)
+        expect(panel.locator(".contents")).to_have_text("3 PNG: 3 new.")
+        choose(panel, "tesseract")
+        expect(count(panel, "running")).to_have_text("running 1")
+        count(panel, "running").click()
+        expect(panel.locator("tbody tr[data-state=running]")).to_have_count(1)
+        lab.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+        worker = kernel_value(lab.page, "panel.intake.batch.reader._process.pid")
+        lab.page.reload()
+        panel = lab.page.locator(PANEL)
+        expect(count(panel, "running")).to_have_text("running 1")
+        panel.get_by_role("button", name="Cancel").click()
+        expect(panel.get_by_role("status")).to_contain_text("3 letters in the queue, and nobody reads")
+        until(lambda: not Path(f"/proc/{worker}").exists(), 20)
+        assert queue_state(store)[:2] == (3, 0)
+        assert {job.status for job in store.jobs()} == {"queued"}
+
+
+def make_scan(number: int) -> bytes:
+    import io
+
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("L", (900, 1200), 240 + number).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_no_violations_and_none_of_the_keys_leak(lab: Lab, root: Path) -> None:
+    with new_store(root / "axe-jobs.db") as store:
+        for number in range(30):
+            add_letter(store, number, doubtful=("personel[0].nama",) if number % 3 else ())
+        letters(root / "axe-folder", 2)
+        panel = open_board(lab, "axe-jobs", ', folder="axe-folder"')
+        expect(panel.locator("tbody tr").first).to_be_visible()
+        panel.locator("summary").click()
+        panel.get_by_role("button", name="How to review").click()
+        expect(panel.locator("code")).to_contain_text("review_panel(")
+        panel.get_by_role("button", name="Further").click()
+        expect(panel.locator(".where")).to_have_text("page 2")
+        expect(panel.locator(".list tbody tr")).to_have_count(5)
+        expect(panel.locator(".figure[data-drawn]")).to_be_visible()
+        assert violations(lab.page, ".ocr-sprint-jobs") == []
+        cells = cell_count(lab.page)
+        for label in ("Folder", "Readers", "Engine"):
+            panel.get_by_label(label, exact=True).focus()
+            for key in ("d", "d", "a", "b", "x", "m", "y", "Shift+Enter", "Control+s"):
+                lab.page.keyboard.press(key)
+        assert cell_count(lab.page) == cells
+
+
+def test_two_letters_are_really_read_and_the_picture_is_taken(lab: Lab, root: Path) -> None:
+    folder = root / "kiriman"
+    letters(folder, 4)
+    names = []
+    for number in (46, 47):
+        scan = make_letter(number, layout="ruled", level="clean")
+        names.append(f"sprint-{number:03}{scan.suffix}")
+        (folder / f"sprint-{number:03}{scan.suffix}").write_bytes(scan.data)
+    with new_store(root / "picture-jobs.db") as store:
+        for number in range(12):
+            job_id = add_letter(store, number, doubtful=("personel[0].nama",) if number % 3 else ())
+            if number < 4:
+                store.approve(job_id, by="reviewer-a")
+        panel = open_board(lab, "picture-jobs", ', folder="kiriman"')
+        expect(panel.locator(".contents")).to_contain_text("7 new")
+        panel.get_by_label("Readers").fill("2")
+        choose(panel, "paddle" if os.environ.get("OCR_SPRINT_PICTURES") else "rapidocr")
+        expect(count(panel, "failed")).to_have_text("failed 1")
+        expect(panel.locator("tr.short").first).to_be_visible()
+        expect(panel.locator(".figure[data-drawn]")).to_be_visible()
+        if os.environ.get("OCR_SPRINT_PICTURES"):
+            until(lambda: sum(job.status != "queued" for job in store.jobs()) >= 16)
+            expect(panel.get_by_role("status")).to_contain_text("a minute")
+            picture(lab.page, ".ocr-sprint-jobs", "jobs_panel")
+        expect(count(panel, "done")).to_have_text("done 18")
+        read = {job.filename: job.result for job in store.jobs()}
+        assert [name for name in names if read[name]["header"]["jenis"] is None] == []
