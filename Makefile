@@ -44,7 +44,9 @@ test: check  ## check, then run every notebook and every test
 	$(BIN)/nbdev_test --n_workers $(WORKERS) --timing
 	$(BIN)/pytest -n $(WORKERS)
 
-test-train: $(READY_TO_TRAIN)  ## the tests of training, on converted letters and without a GPU or a network
+test-train: $(READY_TO_TRAIN)  ## notebooks and tests of training with torch, without a GPU or a network
+	$(BIN)/nbdev_test --path nbs/training --file_re '^2[0-9]' --flags train --n_workers 1 --timing
+	$(BIN)/nbdev_test --path nbs/tools/15e_finetune_qwen.ipynb --flags train
 	$(BIN)/pytest tests/train
 
 test-browser: $(READY)  ## the panels in a real JupyterLab; needs Chromium and npm
