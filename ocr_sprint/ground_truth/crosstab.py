@@ -17,7 +17,7 @@ from .cells import Counts, Margin, code_records
 from .table import Column, Records
 
 # %% auto #0
-__all__ = ['MOST', 'NONE', 'OTHERS', 'Condition', 'Rows', 'largest', 'Places']
+__all__ = ['MOST', 'NONE', 'OTHERS', 'Condition', 'Rows', 'largest', 'Margins', 'Places']
 
 # %% ../../nbs/ground_truth/32a_crosstab.ipynb #ae068e20
 MOST = 30  # bins of a text column
@@ -39,19 +39,19 @@ def largest(
     codes[kept] = np.arange(most)
     return Column(codes[column.codes], (*(names[code] for code in kept), OTHERS))
 
-# %% ../../nbs/ground_truth/32a_crosstab.ipynb #f1126352
+# %% ../../nbs/ground_truth/32a_crosstab.ipynb #a6928c39
 Condition: TypeAlias = tuple[str, int]  # the name of a margin and the number of a bin
 Rows: TypeAlias = npt.NDArray[np.int32]
 
 
-class Places:
-    "In which bin of each margin every record is, ready to be counted and looked up."
+class Margins:
+    "In which bin of each margin every record is."
 
     def __init__(
         self,
         records: Records,
         most: int = MOST,  # bins of a text column
-        like: Places | None = None,  # of the corpus that these records are a part of: their bins are the same then
+        like: Margins | None = None,  # of the corpus that these records are a part of: their bins are the same then
     ) -> None:
         whole: dict[str, Column] = {} if like is None else like.records.columns
         short = {
@@ -61,23 +61,27 @@ class Places:
         coded = code_records(replace(records, columns=short), tuple(short))
         self.records: Records = records
         self.margins = coded.margins
-        self._codes = {margin.name: np.ascontiguousarray(coded.codes[:, j]) for j, margin in enumerate(coded.margins)}
-        self._index: dict[str, tuple[Rows, Counts]] = {}
+        self.codes = {margin.name: np.ascontiguousarray(coded.codes[:, j]) for j, margin in enumerate(coded.margins)}
 
     def margin(self, name: str) -> Margin:
         "The margin of this name; DataError when there is none."
         for margin in self.margins:
             if margin.name == name:
                 return margin
-        raise DataError(f"{name!r} is no dimension or column; there are {', '.join(self._codes)}")
+        raise DataError(f"{name!r} is no dimension or column; there are {', '.join(self.codes)}")
+
+# %% ../../nbs/ground_truth/32a_crosstab.ipynb #b00963be
+class Places(Margins):
+    "Records by their bins, ready to be counted and looked up."
 
     def _ordered(self, name: str) -> tuple[Rows, Counts]:
-        "The records by bin, and where each bin begins."
-        if name not in self._index:
-            codes, bins = self._codes[name], len(self.margin(name).labels)
+        "The records by bin, and where each bin begins; made once."
+        made: dict[str, tuple[Rows, Counts]] = self.__dict__.setdefault("_index", {})
+        if name not in made:
+            codes, bins = self.codes[name], len(self.margin(name).labels)
             ends = np.cumsum(np.bincount(codes, minlength=bins))
-            self._index[name] = np.argsort(codes, kind="stable").astype(np.int32), np.concatenate([[0], ends])
-        return self._index[name]
+            made[name] = np.argsort(codes, kind="stable").astype(np.int32), np.concatenate([[0], ends])
+        return made[name]
 
     def rows(
         self,
@@ -94,7 +98,7 @@ class Places:
             return np.arange(len(self.records), dtype=np.int32)
         found = min((part for part, _ in parts), key=len)
         for name, number in conditions:
-            found = found[self._codes[name][found] == number]
+            found = found[self.codes[name][found] == number]
         return found
 
     def counts(
@@ -105,9 +109,9 @@ class Places:
     ) -> Counts:  # a number per bin of `one`; with `other` a row per bin of `one`
         "How many records there are in each bin, or in each cell of two margins."
         rows = self.rows(only) if only else slice(None)
-        size, codes = len(self.margin(one).labels), self._codes[self.margin(one).name][rows]
+        size, codes = len(self.margin(one).labels), self.codes[self.margin(one).name][rows]
         if other is None:
             return np.bincount(codes, minlength=size).astype(np.int64)
         width = len(self.margin(other).labels)
-        joint = codes.astype(np.int32) * width + self._codes[other][rows]
+        joint = codes.astype(np.int32) * width + self.codes[other][rows]
         return np.bincount(joint, minlength=size * width).astype(np.int64).reshape(size, width)

@@ -131,7 +131,7 @@ class CoverageScreen extends Panel {
     const head = make("tr", {}, make("th", { scope: "col", class: "corner" }, table.corner), ...table.columns.map((label) => make("th", { scope: "col" }, label)));
     const body = table.rows.map((label, i) => make("tr", {}, make("th", { scope: "row" }, label), ...table.cells[i].map((spot, j) => this.drawCell(spot, n, i, j))));
     const tell = ({ target }) => this.tell(target);
-    const acts = { onkeydown: (event) => this.steer(event), onclick: ({ target }) => this.open(target), onfocusin: tell, onmouseover: tell };
+    const acts = { onkeydown: (event) => this.steer(event), onclick: ({ target }) => this.open(target), onfocusin: tell, onmouseover: tell, onmouseleave: () => this.rest() };
     const parts = [make("caption", {}, table.caption), make("thead", {}, head), make("tbody", {}, ...body)];
     const grid = make("table", { role: "grid", class: this.view.rows === null && "single", "aria-label": table.caption, ...acts }, ...parts);
     for (const mark of table.marks) this.mark(grid, mark);
@@ -173,6 +173,13 @@ class CoverageScreen extends Panel {
     const table = this.tables[cell.dataset.map];
     const words = [table.rows[cell.dataset.row], table.columns[cell.dataset.column]];
     return this.view.rows === null ? words.join(" ") : `${this.view.rows} ${words[0]}, ${this.view.columns} ${words[1]}`;
+  }
+
+  /** Speak of the cell in hand again, once the mouse has left the table. */
+  rest() {
+    const cell = this.maps.contains(document.activeElement) ? document.activeElement : this.maps.querySelector("[aria-selected]");
+    if (cell) this.tell(cell);
+    else this.readout.textContent = HINT;
   }
 
   tell(target) {
@@ -294,10 +301,11 @@ class CoverageScreen extends Panel {
     const ends = (step) => page + step < 0 || page + step >= pages;
     const turn = (label, step, key) => this.button(label, () => to(step, key), { disabled: ends(step), "data-turn": key, "aria-label": key });
     const pager = make("div", { class: "pager" }, turn("←", -1, "Previous page"), make("span", {}, `page ${page + 1} of ${pages.toLocaleString("en")}`), turn("→", 1, "Next page"));
-    const slim = (name) => make("th", { scope: "col", class: "slim" }, make("span", {}, name));
-    const head = make("tr", {}, make("th", { scope: "col" }, "record"), ...dimensions.map(slim), ...columns.map((name) => make("th", { scope: "col" }, name)), make("th", { scope: "col" }, "id"));
-    const rows = records.map((one) => make("tr", {}, make("th", { scope: "row" }, this.button(one.head || one.id, () => this.showRecord(one.row), { "data-record": one.row })),
-      ...one.scores.map((score) => make("td", { class: "number" }, score)), ...one.about.map((text) => make("td", {}, text)), make("td", {}, one.id)));
+    const slim = (each) => make("th", { scope: "col", class: "slim" }, make("span", {}, each));
+    const head = make("tr", {}, make("th", { scope: "col" }, "record"), ...dimensions.map(slim), ...columns.map((each) => make("th", { scope: "col" }, each)));
+    const name = ({ head: title, id, row }) => make("th", { scope: "row" }, this.button(title || id, () => this.showRecord(row), { "data-record": row }), make("span", { class: "id" }, title ? id : ""));
+    const cells = ({ scores, about }) => [...scores.map((score) => make("td", { class: "number" }, score)), ...about.map((text) => make("td", {}, text))];
+    const rows = records.map((one) => make("tr", {}, name(one), ...cells(one)));
     const table = make("table", { "aria-label": "Records" }, make("thead", {}, head), make("tbody", {}, ...rows));
     return this.recordPart.replaceChildren(heading, ...(note ? [make("p", { class: "soft" }, note)] : []), this.fileBar(file, total, pager), this.record, make("div", { class: "scroll" }, table));
   }

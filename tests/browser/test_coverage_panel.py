@@ -158,6 +158,8 @@ def test_nobody_is_shut_out_no_key_leaks_and_nothing_is_saved(lab: Lab) -> None:
     panel.get_by_role("button", name="Close").click()
     panel.locator('td[data-row="7"][data-column="8"]').click()
     expect(panel.get_by_label("Name of the file")).to_have_value("wonder_8_ids.txt")
+    page.mouse.move(0, 0)
+    expect(panel.locator(".readout")).to_contain_text("wonder 8: 22 records")
     picture(page, SCREEN, "coverage_panel")
 
 
