@@ -1,4 +1,4 @@
-"""Labelled articles for tests of what looks at scores: most of them low, dimensions that go together, tiers, sources, copies."""
+"""Labelled articles for tests: most scores low, dimensions that go together, tiers, sources, and copies of texts."""
 
 from __future__ import annotations
 

@@ -22,13 +22,13 @@ from .targets import round_to_total
 # %% auto #0
 __all__ = ['split_sizes', 'distance', 'divide']
 
-# %% ../../nbs/ground_truth/29_splits.ipynb #0e8106b8
+# %% ../../nbs/ground_truth/29_splits.ipynb #1d678ceb
 def split_sizes(
     total: int,
     ratios: Mapping[str, float],  # by name of the split
 ) -> dict[str, int]:
     "Whole sizes that add up to the total; UsageError when the ratios do not add up to 1."
-    if min(ratios.values()) < 0 or abs(sum(ratios.values()) - 1) > 1e-6:
+    if min(ratios.values()) < 0 or not abs(sum(ratios.values()) - 1) <= 1e-6:
         given = " + ".join(f"{ratio:g}" for ratio in ratios.values())
         total_ratio = f"{sum(ratios.values()):g}"
         raise UsageError(f"the ratios of {', '.join(ratios)} are {given} = {total_ratio}; they must add up to 1")

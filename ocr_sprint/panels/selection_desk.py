@@ -20,7 +20,7 @@ from .selection_worker import Corpus, Good, Solver, Worker, one_line
 # %% auto #0
 __all__ = ['History', 'opening', 'asked_for', 'state_of', 'Writer', 'SelectionDesk']
 
-# %% ../../nbs/panels/12d_selection_desk.ipynb #72954bad
+# %% ../../nbs/panels/12d_selection_desk.ipynb #a50b615d
 @dataclass(frozen=True)
 class _Step:
     "Settings, and how they came about."
@@ -43,7 +43,7 @@ class History:
 
     def change(self, name: str, text: str, settled: bool) -> None:
         "Move one control; UsageError for one that there is not."
-        if name not in self.now or not isinstance(text, str):
+        if not isinstance(name, str) or name not in self.now or not isinstance(text, str):
             raise UsageError(f"there is no setting {name!r}; there are {', '.join(self.now)}")
         last = self._steps[self._at]
         kept = self._steps[: self._at + 1]

@@ -84,7 +84,7 @@ def settings_of(
         "output_dir": texts["output_dir"]
     }
 
-# %% ../../nbs/panels/12a_selection_settings.ipynb #4d91c15d
+# %% ../../nbs/panels/12a_selection_settings.ipynb #b51c7d68
 _Number = TypeVar("_Number", int, float)
 
 
@@ -101,11 +101,11 @@ def _number(settings: Settings, name: str, kind: Callable[[str], _Number]) -> _N
 
 
 def _one_of(settings: Settings, name: str, choices: Sequence[str]) -> Any:
-    "One of some words, or None for an empty text; UsageError for anything else."
+    "One of some words; UsageError for anything else."
     text = settings[name]
-    if text and text not in choices:
-        raise UsageError(f"{LABELS[name]}: there is no {text!r}; there are {', '.join(choices)}")
-    return text or None
+    if text not in choices:
+        raise UsageError(f"{LABELS[name]}: there is no {text!r}; there are {', '.join(filter(None, choices))}")
+    return text
 
 
 LABELS: Mapping[str, str] = {
@@ -120,11 +120,11 @@ LABELS: Mapping[str, str] = {
     "train_ratio": "Train",
     "val_ratio": "Validation",
     "test_ratio": "Test",
-    "test": "Shape of validation and test",
+    "test": "Shape",
     "output_dir": "Folder",
 }
 
-# %% ../../nbs/panels/12a_selection_settings.ipynb #300c039d
+# %% ../../nbs/panels/12a_selection_settings.ipynb #ad6ff7f6
 def task_of(
     opened: Task,  # with all that the controls do not change
     settings: Settings,
@@ -146,7 +146,7 @@ def task_of(
     train, val, test = (_number(settings, name, float) for name in ("train_ratio", "val_ratio", "test_ratio"))
     division = Division(train, val, test, _one_of(settings, "test", get_args(TestKind)))
     division.sizes(wish.size)
-    level = _one_of(settings, "filter_by_difficulty", get_args(Level))
+    level = _one_of(settings, "filter_by_difficulty", ("", *get_args(Level))) or None
     return replace(opened, wish=wish, division=division, aside=replace(opened.aside, level=level, seed=seed))
 
 
@@ -166,7 +166,7 @@ def command_of(
     "The line for a shell that makes the same files."
     return command_line(select_training_set, flags_of(labeled, folder, task))
 
-# %% ../../nbs/panels/12a_selection_settings.ipynb #ef21cf4a
+# %% ../../nbs/panels/12a_selection_settings.ipynb #e0b9466d
 _STRATEGIES: Mapping[Strategy, str] = {
     "maximize_coverage": "every score of every dimension as evenly as the records allow, and the tiers",
     "iqr_optimization": "the widest interquartile ranges, then coverage",
@@ -177,9 +177,9 @@ _STRATEGIES: Mapping[Strategy, str] = {
     "random": "every record with the same chance",
 }
 _SHAPES: Mapping[TestKind, str] = {
-    "natural": "as the corpus: how the corpus is predicted",
-    "covered": "as the selection: how rare scores are predicted",
-    "both": "test.jsonl as the corpus, test_covered.jsonl as the selection",
+    "natural": "validation and test are like the corpus: how the corpus is predicted",
+    "covered": "validation and test are like the selection: how rare scores are predicted",
+    "both": "test.jsonl is like the corpus, test_covered.jsonl like the selection",
 }
 _LEVELS: Mapping[str, str] = {
     "": "all records",

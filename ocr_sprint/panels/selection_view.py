@@ -56,14 +56,16 @@ def _splits(made: TrainingSet, pool: Pool) -> dict[str, Any]:
     leak = f"{leaks:,} of {groups:,} groups of copies or equal columns stand in two splits."
     return {"columns": ["split", "records", "off the corpus's shape"], "rows": rows, "leak": leak, "leaks": leaks}
 
-# %% ../../nbs/panels/12b_selection_view.ipynb #521350cf
+# %% ../../nbs/panels/12b_selection_view.ipynb #50ea109e
 def _short(entries: Sequence[Bin]) -> str:
     "Which scores of a margin got less than they were meant to, and why."
     labels, found = [entry.label for entry in entries], []
     for reason in ("availability", "conflict"):
-        where = ranges(labels, [entry.reason == reason for entry in entries])
-        if where:
-            found.append(f"{', '.join(name or '(none)' for name in where)} short: {WHY[reason]}")
+        flags = [entry.reason == reason for entry in entries]
+        named = [label or "(none)" for label, flag in zip(labels, flags, strict=True) if flag]
+        if named:
+            where = named if entries[0].margin == "tier" else ranges(labels, flags)
+            found.append(f"{', '.join(where)} short: {WHY[reason]}")
     return "; ".join(found) or "as asked for"
 
 
@@ -72,6 +74,7 @@ def _small(figure: Figure, height: int = 150, legend: bool = False) -> Mapping[s
     layout: dict[str, Any] = dict(figure.figure["layout"])
     margin = {"l": 36, "r": 6, "t": 6, "b": 30}
     layout |= {"height": height, "margin": margin, "showlegend": legend, "bargap": 0.15}
+    layout["xaxis"] = {**layout["xaxis"], "automargin": True}
     return {"data": figure.figure["data"], "layout": layout}
 
 
@@ -101,12 +104,15 @@ def _unmet(chosen: Selection) -> str:
     ways += ["draw fewer at random"] * (draw_size(chosen.wish) > 0)
     return f"Below floors {chosen.unmet:,} records are missing, most of all {most}: {', or '.join(ways)}."
 
-# %% ../../nbs/panels/12b_selection_view.ipynb #9db828ae
+# %% ../../nbs/panels/12b_selection_view.ipynb #40eedeaa
+_MOST = 8
+
+
 def floors_shown(
     chosen: Selection,
     free: Selection,  # of the same wish without floors, from the same records
 ) -> dict[str, Any]:  # of JSON values
-    "Which floors bind, the furthest from what the strategy would do first, and what all of them cost."
+    "Which floors bind, those first that change most, and what all of them cost."
     floors = floor_bins(chosen, free)
     binding = sorted((each for each in floors if each.binds), key=lambda each: (each.freely - each.floor, -each.price))
     cost = max(0.0, free.score - chosen.score)
@@ -118,12 +124,13 @@ def floors_shown(
     elif not binding:
         line = f"None of the {len(floors)} floors binds: the strategy meets them by itself."
     else:
-        line = f"{len(binding)} of {len(floors)} floors bind; together they {costs}."
+        first = f" The {_MOST} that change most:" if len(binding) > _MOST else ""
+        line = f"{len(binding)} of {len(floors)} floors bind; together they {costs}.{first}"
     rows = [
         [each.dimension, each.score]
         + [f"{count:,}" for count in (each.floor, each.available, each.freely, each.chosen)]
         + [f"{each.price:.2f}"]
-        for each in binding[:20]
+        for each in binding[:_MOST]
     ]
     columns = ["dimension", "score", "floor", "there are", "without floors", "selected", "price"]
     return {"line": line, "columns": columns, "rows": rows}

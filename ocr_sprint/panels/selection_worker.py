@@ -22,7 +22,7 @@ from .selection_view import floors_shown, shown
 # %% auto #0
 __all__ = ['Corpus', 'Solver', 'one_line', 'Good', 'outcomes', 'work', 'Worker']
 
-# %% ../../nbs/panels/12c_selection_worker.ipynb #5932cf10
+# %% ../../nbs/panels/12c_selection_worker.ipynb #19cb6bec
 @dataclass(frozen=True, eq=False)
 class Corpus:
     "The labels as they were read."
@@ -40,7 +40,7 @@ class Solver:
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
         self._pools: dict[object, Pool] = {}
-        self._made: dict[Task, tuple[TrainingSet, Job]] = {}
+        self._made: dict[Task, tuple[TrainingSet, Job, float]] = {}
 
     def pool(self, task: Task) -> Pool:
         "What may be chosen; UserError when it cannot be told."
@@ -49,9 +49,10 @@ class Solver:
             self._pools[aside] = prepare(self._corpus.records, self._corpus.account, task)
         return self._pools[aside]
 
-    def made(self, task: Task) -> tuple[TrainingSet, Job]:
+    def made(self, task: Task) -> tuple[TrainingSet, Job, float]:  # and the seconds that it took
         "The training set of a task; UserError when there is none."
-        found = self._made.pop(task, None) or build(self.pool(task), task)
+        started = perf_counter()
+        found = self._made.pop(task, None) or (*build(self.pool(task), task), perf_counter() - started)
         self._made[task] = found
         while len(self._made) > self._KEPT:
             del self._made[next(iter(self._made))]
@@ -78,22 +79,21 @@ class Good:
     job: Job
     body: Mapping[str, Any]  # as the screen shows it
 
-# %% ../../nbs/panels/12c_selection_worker.ipynb #d657bbf5
+# %% ../../nbs/panels/12c_selection_worker.ipynb #b88dd2c0
 def outcomes(
     solver: Solver,
     turn: int,
     task: Task,
 ) -> Iterator[tuple[str, Good | None]]:  # kind of the news, and what is good now
     "The training set, and after it what its floors cost; a pause before each long part."
-    started = perf_counter()
     pool = solver.pool(task)
     yield "", None
-    made, job = solver.made(task)
-    body = {**shown(pool, made, job), "seconds": perf_counter() - started, "floors": None}
+    made, job, seconds = solver.made(task)
+    body = {**shown(pool, made, job), "seconds": seconds, "floors": None}
     good = Good(turn, task, pool, made, job, body)
     yield "result", good
     if task.wish.floor:
-        free, _ = solver.made(replace(task, wish=replace(task.wish, floor=0)))
+        free, _, _ = solver.made(replace(task, wish=replace(task.wish, floor=0)))
         yield "floors", replace(good, body={**body, "floors": floors_shown(made.selection, free.selection)})
 
 # %% ../../nbs/panels/12c_selection_worker.ipynb #f8481b07

@@ -1,5 +1,5 @@
 
-/** A training set of labels: what is asked for on the left, what came of it on the right, how to have its files below. */
+/** A training set of labels: what is asked for on the left, what came of it on the right, how to have its files above. */
 class SelectionScreen extends Panel {
   constructor(model, host) {
     super(model, host, { name: "selection", label: "Select a training set" });
@@ -31,7 +31,7 @@ class SelectionScreen extends Panel {
     this.problem = make("p", { class: "problem", role: "status" });
     this.result = make("div", { class: "result" });
     const files = this.files(controls.filter((control) => control.group === "files"));
-    this.root.append(bar, make("div", { class: "columns" }, form, make("div", { class: "outcome" }, this.problem, this.result)), files);
+    this.root.append(bar, files, make("div", { class: "columns" }, form, make("div", { class: "outcome" }, this.problem, this.result)));
     this.buildResult();
     this.showState(state);
     if (result) this.showResult(result);
@@ -47,7 +47,7 @@ class SelectionScreen extends Panel {
     const hint = make("span", { class: "hint", id: `${id}-hint` }, control.idle || control.help);
     inputs[0].setAttribute("aria-describedby", hint.id);
     this.controls.set(control.name, { ...control, inputs, hint });
-    return make("div", { class: `control ${control.kind}` }, make("label", { for: id }, control.label), make("span", { class: "inputs" }, ...inputs), hint);
+    return make("div", { class: "control" }, make("label", { for: id }, control.label), make("span", { class: "inputs" }, ...inputs), hint);
   }
 
   choice({ choices }, id, events) {
@@ -76,7 +76,7 @@ class SelectionScreen extends Panel {
 
   showState(state) {
     if (state.turn < this.state.turn || !this.undo) return;
-    this.state = state;
+    if (state.turn > this.state.turn) this.state = state; // the same turn again knows nothing of what was told since
     for (const [name, { inputs, hint, choices, idle }] of this.controls) {
       if (this.pending.get(name)) continue;
       const text = state.settings[name];
@@ -99,7 +99,7 @@ class SelectionScreen extends Panel {
     clearTimeout(this.timer);
     if (busy && !current) this.timer = setTimeout(() => this.say("solving …"), 300);
     else if (problem) this.say("");
-    this.problem.textContent = problem && this.shown ? `${problem} Below stands the last good result, of other settings.` : problem;
+    this.problem.textContent = problem && this.shown ? `${problem}. Below stands the last good result, of other settings.` : problem;
     this.root.toggleAttribute("data-stale", Boolean(problem));
     this.write.disabled = !current || Boolean(writing);
   }
@@ -116,7 +116,7 @@ class SelectionScreen extends Panel {
     this.maps = make("details", { ontoggle: () => this.drawMaps() }, make("summary", {}, "What is filled, and what one more record would earn"), make("div", { class: "maps" }));
     this.parts = Object.fromEntries(["verdict", "tiles", "unmet", "floors", "splits", "steps", "notes"].map((name) => [name, make("div", { class: name })]));
     const { verdict, tiles, unmet, floors, splits, steps, notes } = this.parts;
-    const legend = make("p", { class: "legend" }, ...["corpus", "asked", "selected"].flatMap((name) => [make("span", { class: `swatch ${name}`, "aria-hidden": "true" }), `${name} `]), "share of records by score");
+    const legend = make("p", { class: "legend" }, ...["corpus", "asked", "selected"].flatMap((name) => [make("span", { class: `swatch ${name}`, "aria-hidden": "true" }), `${name} `]), "(share of records by score)");
     this.result.append(verdict, tiles, unmet, legend, this.grid, floors, this.maps, make("div", { class: "beside" }, splits, steps), notes);
     this.result.hidden = true;
   }
@@ -131,7 +131,7 @@ class SelectionScreen extends Panel {
     tiles.replaceChildren(make("dl", {}, ...result.tiles.map(({ label, value, note }) =>
       make("div", {}, make("dt", {}, label), make("dd", { class: "value" }, value), make("dd", { class: "hint" }, note)))));
     unmet.replaceChildren(...(result.unmet ? [make("p", { class: "problem" }, result.unmet)] : []));
-    floors.replaceChildren(...(result.floors ? [table("Floors", result.floors, 2), make("p", {}, result.floors.line)] : []));
+    floors.replaceChildren(...(result.floors ? [result.floors.rows.length ? table(result.floors.line, result.floors, 2) : make("p", {}, result.floors.line)] : []));
     splits.replaceChildren(table("Splits", result.splits, 1), make("p", { class: result.splits.leaks ? "problem" : "" }, result.splits.leak));
     steps.replaceChildren(make("h3", {}, "What to do next"), make("ul", {}, ...result.steps.map((runs) => make("li", {}, ...runs.map(run)))));
     notes.replaceChildren(make("p", { class: "hint" }, result.notes.join(" ")));
@@ -165,6 +165,12 @@ class SelectionScreen extends Panel {
       caption.textContent = title;
       this.chart(plot, figure, title).catch(() => {});
     }
+  }
+
+  /** Numbers in a heat map in the colour of all text: plotly's own choice looks at the colours, not at what shines through them. */
+  draw(node, figure) {
+    const color = getComputedStyle(this.root).getPropertyValue("--ink").trim();
+    return super.draw(node, { ...figure, data: figure.data.map((trace) => (trace.texttemplate ? { ...trace, textfont: { color } } : trace)) });
   }
 
   // Files

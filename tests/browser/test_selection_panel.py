@@ -13,16 +13,23 @@ from scored_samples import DIMENSIONS, write_labels
 READY = ".ocr-sprint-selection[data-painted]"
 OPEN = """
 from ocr_sprint.panels.selection import selection_panel
-panel = selection_panel("{name}.jsonl", sidecar=False, target_size=500)
+panel = selection_panel("datasets/{name}/labeled_articles.jsonl", target_size=500)
 panel
 """
+
+
+def over(name: str) -> pytest.MarkDecorator:
+    """The panel of a test stands over a corpus of this name."""
+    return pytest.mark.parametrize("opened", [name], indirect=True)
 
 
 @pytest.fixture
 def opened(lab: Lab, root: Path, request: pytest.FixtureRequest) -> Locator:
     """The panel over a corpus of its own, and its first result."""
-    name = request.node.name
-    write_labels(root / f"{name}.jsonl", 3000, copies=20)
+    name = request.param
+    folder = root / "datasets" / name
+    folder.mkdir(parents=True)
+    write_labels(folder / "labeled_articles.jsonl", 3000, copies=20)
     return lab.open(name, OPEN.format(name=name), panel=READY)
 
 
@@ -35,6 +42,7 @@ def command(panel: Locator) -> Locator:
     return panel.locator(".command code")
 
 
+@over("files")
 def test_settings_lead_to_a_result_a_command_and_files(opened: Locator, lab: Lab, root: Path) -> None:
     expect(opened.locator(".one")).to_have_count(len(DIMENSIONS) + 1)
     expect(opened.locator(".one .plot svg.main-svg").first).to_be_visible()
@@ -62,6 +70,7 @@ def test_settings_lead_to_a_result_a_command_and_files(opened: Locator, lab: Lab
     expect(opened.locator(".said")).to_contain_text("Wrote chosen")
 
 
+@over("sliders")
 def test_only_the_newest_setting_is_shown_and_a_bad_one_keeps_the_last_good(opened: Locator, lab: Lab) -> None:
     slider = opened.get_by_label("Records, slider")
     slider.focus()
@@ -88,6 +97,7 @@ def test_only_the_newest_setting_is_shown_and_a_bad_one_keeps_the_last_good(open
     settled(opened)
 
 
+@over("uplifting")
 def test_it_is_accessible_keeps_its_keys_and_looks_as_in_the_documentation(opened: Locator, lab: Lab) -> None:
     opened.get_by_label("Floor", exact=True).fill("25")
     expect(opened.locator(".floors")).to_contain_text("floors bind")
@@ -107,6 +117,7 @@ def test_it_is_accessible_keeps_its_keys_and_looks_as_in_the_documentation(opene
     picture(lab.page, ".ocr-sprint-selection", "selection_panel")
 
 
+@over("saved")
 def test_a_saved_notebook_holds_nothing_of_the_corpus_and_the_panel_survives_a_reload(
     opened: Locator, lab: Lab
 ) -> None:
@@ -114,7 +125,11 @@ def test_a_saved_notebook_holds_nothing_of_the_corpus_and_the_panel_survives_a_r
     expect(opened.locator(".verdict")).to_contain_text("560 records")
     saved = saved_text(lab.page)
     assert "ocr-sprint-selection" in saved, "the panel's own program is there"
-    assert [word for word in (*DIMENSIONS, "artikel-1", "3,020", "koran") if word in saved] == []
+    assert [
+        word
+        for word in ("resilience", "innovation", "justice", "artikel-1", "3,020", "koran", "impact", "training_")
+        if word in saved
+    ] == []
     lab.page.on("dialog", lambda dialog: dialog.accept())
     lab.page.reload()
     lab.page.wait_for_selector(READY)

@@ -1,0 +1,349 @@
+"""The selection panel without a browser: settings as a command, answers, and files that the shown command makes again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scored_samples import write_labels
+
+from ocr_sprint.core.errors import DataError, UsageError, UserError
+from ocr_sprint.ground_truth.corpus import Choices
+from ocr_sprint.ground_truth.floors import floor_bins
+from ocr_sprint.ground_truth.pool import Level
+from ocr_sprint.ground_truth.strategies import Strategy, Wish
+from ocr_sprint.ground_truth.training_set import Division, TestKind
+from ocr_sprint.ground_truth.training_task import Aside, Reading, Task
+from ocr_sprint.panels.selection import SelectionPanel, selection_panel
+from ocr_sprint.panels.selection_desk import History, SelectionDesk
+from ocr_sprint.panels.selection_settings import flags_of, settings_of, task_of
+from ocr_sprint.tools import select_training_set as tool
+from ocr_sprint.tools.cli import add_parameters
+from ocr_sprint.tools.words import command_words
+
+THREE = ("agency", "progress", "wonder")
+
+
+@pytest.fixture
+def labeled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Labels, named as a person in their folder names them."""
+    monkeypatch.chdir(tmp_path)
+    return write_labels(Path("labeled_articles.jsonl"), 700, THREE, copies=20)
+
+
+def predictions(path: Path, labeled: Path) -> Path:
+    """What a model would say: off by one for every third article."""
+    with path.open("w") as out:
+        for number, line in enumerate(labeled.read_text().splitlines()):
+            record = json.loads(line)
+            scores = {name: min(10, record["uplifting_analysis"][name] + (number % 3 == 0)) for name in THREE}
+            out.write(json.dumps({"id": record["id"], "predictions": scores}) + "\n")
+    return path
+
+
+def set_all(panel: SelectionPanel, **texts: str) -> dict[str, Any]:
+    """Move these controls, wait, and give what a screen that opens would get."""
+    for name, text in texts.items():
+        panel.desk.answer("change", {"name": name, "text": text, "settled": True})
+    panel.desk.wait()
+    return panel.desk.answer("open", {})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+CASES: list[tuple[dict[str, Any], dict[str, str]]] = [
+    ({}, {"target_size": "150", "strategy": "extreme_focus", "floor": "6", "output_dir": "a folder"}),
+    ({}, {"target_size": "120", "blend": "0.35", "source_cap": "30", "test": "both", "seed": "-7"}),
+    ({"group_by": ["source"], "copies": False}, {"target_size": "630", "test": "covered", "strategy": "random"}),
+    (
+        {"model_predictions": "predictions.jsonl"},
+        {"strategy": "active_learning", "error_weight": "2.5", "target_size": "90"},
+    ),
+    (
+        {"frozen_test": "frozen.txt", "exclude": ["used.txt"]},
+        {"target_size": "100", "train_ratio": "0.6", "val_ratio": "0.3"},
+    ),
+    (
+        {"dimensions": "wonder,agency"},
+        {"filter_by_difficulty": "hard", "target_size": "60", "strategy": "iqr_optimization"},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("opened", "texts"), CASES, ids=["folder", "blend", "groups", "active", "frozen", "difficulty"]
+)
+def test_the_command_on_the_screen_makes_the_same_files(
+    labeled: Path, opened: dict[str, Any], texts: dict[str, str]
+) -> None:
+    predictions(Path("predictions.jsonl"), labeled)
+    Path("frozen.txt").write_text("artikel-3\nartikel-30\n")
+    Path("used.txt").write_text("artikel-4\n")
+    panel = selection_panel(str(labeled), **opened)
+    state = set_all(panel, **texts)["state"]
+    assert (state["problem"], state["busy"]) == ("", False)
+    assert panel.desk.answer("write", {}) == {"exists": ""}
+    panel.desk.wait()
+    mine = contents(Path(state["folder"]))
+    assert {"train.jsonl", "manifest.json", "weights.jsonl", "selection_report.html"} <= set(mine)
+    Path(state["folder"]).rename("panel")
+    name, *words = shlex.split(state["command"])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [Path(sys.executable).with_name(name), *words], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert contents(Path(state["folder"])) == mine
+    panel.close()
+
+
+class Asked(Exception):
+    """What the command would carry out."""
+
+
+def not_run(*given: Any) -> None:
+    raise Asked(*given)
+
+
+paths = st.sampled_from(["a.jsonl", "b c.jsonl", "-odd.jsonl", "data/ü.jsonl"]).map(Path)
+shares = st.integers(0, 10).flatmap(lambda train: st.integers(0, 10 - train).map(lambda val: (train / 10, val / 10)))
+texts = st.sampled_from(["plain", "-", "--seed", "two words", "o'clock", "$HOME"])
+wishes = st.builds(
+    Wish,
+    st.integers(1, 10**6),
+    st.sampled_from(get_args(Strategy)),
+    st.integers(-(10**9), 10**9),
+    st.floats(0, 1),
+    st.integers(0, 500),
+    st.none() | st.integers(1, 500),
+    st.floats(0, 100),
+)
+divisions = st.builds(
+    lambda pair, test: Division(*pair, round(1 - sum(pair), 1), test), shares, st.sampled_from(get_args(TestKind))
+)
+tasks = st.builds(
+    Task,
+    wishes,
+    divisions,
+    st.builds(
+        Choices,
+        st.none() | texts,
+        st.sampled_from([(), (0.0, 5.0), (-2.5, 2.5)]),
+        st.none() | texts,
+        st.none() | texts,
+        st.lists(texts, max_size=3).map(tuple),
+    ),
+    st.builds(
+        Aside,
+        st.lists(paths, max_size=3).map(tuple),
+        st.none() | paths,
+        st.none() | paths,
+        st.none() | paths,
+        st.none() | st.sampled_from(get_args(Level)),
+    ),
+    st.booleans(),
+    st.none() | texts,
+    st.builds(Reading, st.booleans(), st.integers(1, 9), st.none() | texts),
+)
+
+
+@given(tasks, st.lists(paths, min_size=1, max_size=3), st.none() | paths)
+@settings(max_examples=150, deadline=None)
+def test_the_command_asks_for_the_task_it_was_written_for(task: Task, labeled: list[Path], folder: Path | None) -> None:
+    task = replace(task, aside=replace(task.aside, seed=task.wish.seed))
+    words = command_words(tool.select_training_set, flags_of(labeled, folder, task))
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_parameters(parser, tool.select_training_set)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tool, "_run", not_run)
+        with pytest.raises(Asked) as caught:
+            tool.select_training_set(**vars(parser.parse_args(words[2:])))
+    files, out, asked = caught.value.args
+    assert (list(files), out) == (labeled, folder)
+    choices = replace(asked.choices, scale=tuple(asked.choices.scale), groups=tuple(asked.choices.groups))
+    assert replace(asked, choices=choices, aside=replace(asked.aside, exclude=tuple(asked.aside.exclude))) == task
+
+
+@given(tasks)
+@settings(max_examples=80, deadline=None)
+def test_what_the_controls_show_of_a_task_leads_back_to_it(task: Task) -> None:
+    task = replace(task, aside=replace(task.aside, seed=task.wish.seed))
+    assert task_of(task, settings_of(task)) == task
+
+
+def test_every_option_of_the_command_is_settled_by_a_task() -> None:
+    names = set(flags_of((), None, Task(Wish(1), Division())))
+    assert names == set(tool.select_training_set.__annotations__) - {"strict", "return"}
+
+
+names = st.sampled_from(["floor", "blend", "seed"])
+moves = st.tuples(st.just("change"), names, st.sampled_from("0123"), st.booleans()) | st.sampled_from(
+    [("undo",), ("redo",)]
+)
+
+
+@given(st.lists(moves, max_size=30))
+@settings(max_examples=100, deadline=None)
+def test_undo_and_redo_lead_back_and_forth(steps: list[tuple[Any, ...]]) -> None:
+    history = History({"floor": "0", "blend": "0", "seed": "0"})
+    for step in steps:
+        if step[0] == "change":
+            history.change(*step[1:])
+        else:
+            history.move(-1 if step[0] == "undo" else 1)
+    now, seen = dict(history.now), []
+    while history.ways[0]:
+        history.move(-1)
+        seen.append(dict(history.now))
+    assert history.now == {"floor": "0", "blend": "0", "seed": "0"}
+    for expected in [*reversed(seen[:-1]), now][: len(seen)]:
+        history.move(1)
+        assert history.now == expected
+
+
+@pytest.mark.parametrize(
+    ("texts", "problem"),
+    [
+        ({"target_size": "0"}, "the target size is 0; give at least 1"),
+        ({"target_size": "1e3"}, "Records: '1e3' is not a whole number"),
+        ({"target_size": "721"}, "721 records are wanted and 720 can be used; give a smaller target size"),
+        ({"blend": "1.1"}, "the blend is 1.1; give a share from 0 to 1"),
+        ({"test_ratio": "0.3"}, "0.8 + 0.1 + 0.3 = 1.2; they must add up to 1"),
+        ({"train_ratio": "nan"}, "must add up to 1"),
+        ({"error_weight": "inf"}, "Error weight: give a number that ends"),
+        ({"error_weight": "nan"}, "cannot be negative"),
+        ({"floor": "-1"}, "floor, source cap and error weight cannot be negative"),
+        ({"source_cap": "2"}, "with 2 per source there are 18 records"),
+        ({"strategy": "best"}, "there is no 'best'; there are maximize_coverage"),
+        ({"strategy": ""}, "Strategy"),
+        ({"strategy": "active_learning"}, "active_learning needs --model-predictions"),
+        ({"filter_by_difficulty": "hard"}, "241 records"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_the_last_result_stays(
+    labeled: Path, texts: dict[str, str], problem: str
+) -> None:
+    panel = selection_panel(labeled, target_size=200 if "filter_by_difficulty" not in texts else 260)
+    panel.desk.wait()
+    before = panel.desk.answer("open", {})["result"]
+    if "filter_by_difficulty" in texts:
+        problem = "260 records are wanted and 240 can be used"
+    opened = set_all(panel, **texts)
+    state = opened["state"]
+    assert problem in state["problem"]
+    assert "\n" not in state["problem"]
+    assert not state["busy"]
+    assert opened["result"] == before
+    assert opened["result"]["turn"] < state["turn"], "the screen can tell that it belongs to other settings"
+    with pytest.raises(UsageError, match="no training set on the screen"):
+        panel.desk.answer("write", {})
+    assert not panel.desk.answer("undo", {})["problem"]
+    panel.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("dance", {}),
+        ("change", {}),
+        ("change", {"name": "labeled_file", "text": "/etc/passwd"}),
+        ("change", {"name": "seed", "text": 5}),
+        ("change", {"name": ["seed"], "text": "5"}),
+    ],
+)
+def test_a_message_that_makes_no_sense_is_refused_in_one_line(
+    labeled: Path, kind: str, body: Mapping[str, Any]
+) -> None:
+    panel = selection_panel(labeled, target_size=50)
+    with pytest.raises(UserError):
+        panel.desk.answer(kind, body)
+    assert set_all(panel)["state"]["problem"] == ""
+    panel.close()
+
+
+def test_all_views_hear_of_every_change_and_of_the_newest_result_alone(labeled: Path) -> None:
+    panel = selection_panel(labeled, target_size=50)
+    panel.desk.wait()
+    told: list[tuple[str, Mapping[str, Any]]] = []
+    desk = SelectionDesk(panel.desk._corpus, Task(Wish(50), Division()), lambda *each: told.append(each))
+    for size in range(100, 140):
+        desk.answer("change", {"name": "target_size", "text": str(size), "settled": size == 139})
+    desk.wait()
+    assert [body["turn"] for kind, body in told if kind == "state"] == list(range(1, 42))
+    results = [body for kind, body in told if kind == "result"]
+    assert results[-1]["turn"] == 41
+    assert len(results) < 41
+    assert desk.answer("open", {})["result"] == results[-1]
+    assert desk.answer("undo", {})["settings"]["target_size"] == "50", "a slider that was pulled is one step"
+    panel.close()
+
+
+def test_files_are_written_once_at_a_time(labeled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    panel = selection_panel(labeled, target_size=50, output_dir="out")
+    panel.desk.wait()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(*_: Any) -> None:
+        begun.set()
+        go_on.wait(60)
+
+    monkeypatch.setattr("ocr_sprint.panels.selection_desk.write_training_set", slowly)
+    panel.desk.answer("write", {})
+    assert begun.wait(60)
+    assert panel.desk.answer("open", {})["state"]["writing"]
+    with pytest.raises(UsageError, match="files are being written"):
+        panel.desk.answer("write", {})
+    go_on.set()
+    panel.desk.wait()
+    assert not panel.desk.answer("open", {})["state"]["writing"]
+    panel.close()
+
+
+def test_the_splits_that_are_shown_are_those_that_are_written(labeled: Path) -> None:
+    panel = selection_panel(labeled, target_size=100, output_dir="out")
+    result = set_all(panel, test="both")["result"]
+    panel.desk.answer("write", {})
+    panel.desk.wait()
+    for name, count, _ in result["splits"]["rows"]:
+        assert len(Path("out", f"{name}.jsonl").read_bytes().splitlines()) == int(count)
+    assert result["splits"]["leaks"] == 0
+    assert json.loads(Path("out", "manifest.json").read_text())["digest"] == result["digest"]
+    panel.close()
+
+
+def test_floors_that_bind_are_those_that_the_strategy_stays_below(labeled: Path) -> None:
+    panel = selection_panel(labeled, target_size=100)
+    floors = set_all(panel, strategy="extreme_focus", floor="7")["result"]["floors"]
+    solver = panel.desk._worker._solver
+    wish = Wish(100, "extreme_focus", floor=7)
+    lifted = solver.made(Task(wish, Division(), panel.desk._opened.choices))[0].selection
+    free = solver.made(Task(replace(wish, floor=0), Division(), panel.desk._opened.choices))[0].selection
+    binding = [each for each in floor_bins(lifted, free) if each.binds]
+    assert binding
+    assert floors["line"].startswith(f"{len(binding)} of 33 floors bind")
+    assert {(row[0], row[1]) for row in floors["rows"]} <= {(each.dimension, each.score) for each in binding}
+    assert all(each.chosen >= each.floor > each.freely for each in binding)
+    panel.close()
+
+
+def test_labels_that_cannot_be_read_are_an_error_of_the_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="which labels"):
+        selection_panel()
+    Path("labels.jsonl").write_text('{"id": "a"}\n')
+    with pytest.raises((DataError, UsageError)):
+        selection_panel("labels.jsonl")
