@@ -100,6 +100,43 @@ def test_ten_texts_later_the_figures_hold_the_models_against_the_person(lab: Lab
     expect(panel.locator("figcaption").filter(has_text="Overall score of haiku")).to_be_visible()
 
 
+def test_keys_without_a_pause_are_kept_where_they_were_meant_by_a_slow_kernel(lab: Lab, report: Path) -> None:
+    """A kernel that takes 0.3 s for each message, and a hand that goes on while the next text is fetched."""
+    slow = "import time\nfrom ocr_sprint.panels.calibration import CalibrationSession\n"
+    slow += "answer = CalibrationSession.answer\ndef late(self, kind, body):\n    time.sleep(0.3)\n"
+    slow += "    return answer(self, kind, body)\n"
+    panel = lab.open("calibration-slow", f"{slow}CalibrationSession.answer = late", cell("slow"), panel=PANEL)
+    expect(field(panel, "agency")).to_be_focused()
+    typed = {}
+    for number in range(3):
+        shown = str(panel.get_attribute("data-text"))
+        typed[shown] = tuple((score + number) % 9 for score in SCORES)
+        press_scores(lab, typed[shown])
+        lab.page.keyboard.press("Enter")
+        for _ in range(9):
+            lab.page.keyboard.press("9")
+        expect(panel).not_to_have_attribute("data-text", shown)
+    until(lambda: len(people(report, "slow").read_text().splitlines()) == 3)
+    found = read_people(people(report, "slow"), CONFIG)
+    assert {name: tuple(label.scores.values()) for name, label in found.items()} == {
+        name: typed[name] for name in found
+    }
+    journal = people(report, "slow").with_suffix(".journal.jsonl").read_text()
+    assert '"value":9' not in journal, "nothing was scored while no text stood there"
+
+
+def test_a_second_view_follows_the_first(lab: Lab) -> None:
+    *before, last = cell("twice").splitlines()
+    both = lab.open("calibration-two", "\n".join([*before, f"panel = {last}", "panel"]), "panel", panel=PANEL)
+    expect(both).to_have_count(2)
+    expect(field(both.nth(1), "agency")).to_be_visible()
+    field(both.nth(0), "agency").press("7")
+    expect(field(both.nth(1), "agency")).to_have_value("7")
+    both.nth(0).get_by_label("Order").select_option("random")
+    expect(both.nth(1).get_by_label("Order")).to_have_value("random")
+    expect(both.nth(1)).to_have_attribute("data-text", str(both.nth(0).get_attribute("data-text")))
+
+
 def test_the_notebook_gets_no_key_and_holds_no_text_or_score(lab: Lab) -> None:
     panel = opened(lab, "analyst-c")
     cells = cell_count(lab.page)
