@@ -165,7 +165,7 @@ class Board(Protocol):
         "Whether there is enough to train on."
         ...
 
-# %% ../../nbs/panels/13a_board.ipynb #b5d9085f
+# %% ../../nbs/panels/13a_board.ipynb #f06aa17c
 def opening_call(
     url: str,  # of a store
 ) -> str:
@@ -176,7 +176,7 @@ def opening_call(
         where, note = f'"{url}", ', ""
     return f'from ocr_sprint.panels.review import review_panel\n\nreview_panel({where}name="YOUR NAME"){note}'
 
-
+# %% ../../nbs/panels/13a_board.ipynb #ea5ce7a4
 class StoreBoard:
     "A board over a store on this machine."
 

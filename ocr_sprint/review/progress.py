@@ -105,7 +105,7 @@ class Progress:
         "Letters that have a result."
         return self.needs_review + self.approved
 
-# %% ../../nbs/review/08d_progress.ipynb #187a55b9
+# %% ../../nbs/review/08d_progress.ipynb #14376acb
 _SHOWN = 50
 
 
@@ -122,7 +122,7 @@ def _finished(connection: Connection, since: str) -> list[Finished]:
     rows = connection.execute(query.where(recent).group_by(runs.c.finished_at).order_by(runs.c.finished_at))
     return [Finished(datetime.datetime.fromisoformat(at), letters, int(pages)) for at, letters, pages in rows]
 
-
+# %% ../../nbs/review/08d_progress.ipynb #54ec78e4
 def progress(
     store: StoreReader,
 ) -> Progress:

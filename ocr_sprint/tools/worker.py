@@ -76,7 +76,7 @@ def _flaw(store: Store, job: dict[str, Any]) -> str | None:
         return str(error)
     return None
 
-# %% ../../nbs/tools/10_worker.ipynb #e5ed71ed
+# %% ../../nbs/tools/10_worker.ipynb #7a129b4c
 _PAUSE = 0.5  # seconds between two looks at the queue
 
 
@@ -88,7 +88,7 @@ class _Settled(NamedTuple):
     error: str | None
     seconds: float  # that it was in hand
 
-
+# %% ../../nbs/tools/10_worker.ipynb #2535341a
 class _Desk:
     "The letters that a worker has in hand."
 
