@@ -80,7 +80,7 @@ def check_kept(
         if list(made["input_ids"]) != row.tokens or list(made["labels"]) != learned:
             raise DataError(f"TRL changed row {number}; take the version of trl in constraints-train.txt")
 
-# %% ../../nbs/training/26_sft_model.ipynb #f5cb4d8f
+# %% ../../nbs/training/26_sft_model.ipynb #f5617bac
 def make_sft_trainer(
     run: Run,
     model: Any,
@@ -103,7 +103,10 @@ def make_sft_trainer(
         ) -> Any:
             if not self.model.training:
                 num_items_in_batch = len(inputs["labels"]) * answers * run.machine.processes
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            for noted in self._metrics.values():
+                noted.pop("num_tokens", None)  # begins at zero again in a run that goes on
+            return loss
 
     trainer = Answers(
         model=model,
