@@ -49,7 +49,7 @@ def test_a_letter_with_three_doubtful_fields_takes_four_keys(bench: Bench, root:
             bench.page.keyboard.press("Enter")
         expect(panel.get_by_role("button", name="Approve")).to_be_focused()
         bench.page.keyboard.press("Enter")
-        expect(panel.get_by_role("status")).to_contain_text("Saved: sprint-001.png, approved")
+        expect(panel.locator(".status")).to_contain_text("Saved: sprint-001.png, approved")
         assert store.job(job_id).reviewed_by == "reviewer-a"
 
 
@@ -93,14 +93,14 @@ def test_the_notebook_gets_none_of_the_keys(bench: Bench, root: Path) -> None:
         expect(approve).to_be_enabled()
         approve.focus()
         bench.page.keyboard.press("Control+Enter")
-        expect(panel.get_by_role("status")).to_contain_text("approved")
+        expect(panel.locator(".status")).to_contain_text("approved")
         assert kernel_value(bench.page, "1") == 1
         assert cell_count(bench.page) == cells
         assert bench.page.evaluate(executed) == before
         assert bench.page.locator(".jp-Dialog").count() == 0
 
 
-def test_a_saved_notebook_holds_no_personal_data_and_the_panel_survives_a_reload(bench: Bench, root: Path) -> None:
+def test_a_saved_notebook_holds_no_personal_data_and_unsaved_work_survives_a_reload(bench: Bench, root: Path) -> None:
     with new_store(root / "saved.db") as store:
         add_letter(store, 1, doubtful=DOUBTFUL)
         panel = bench.open("saved")
@@ -134,7 +134,7 @@ def test_silence_is_said_and_the_work_arrives_once(bench: Bench, root: Path) -> 
         waited = bench.page.evaluate("() => window.told - window.asked")
         assert waited >= 2900, "what is merely slow is not called lost"
         panel.get_by_role("button", name="Send again").click()
-        expect(panel.get_by_role("status")).to_contain_text("Saved: sprint-001.png", timeout=60_000)
+        expect(panel.locator(".status")).to_contain_text("Saved: sprint-001.png", timeout=60_000)
         expect(panel.get_by_role("alert")).to_be_empty()
         until(lambda: len(store.trail(job_id)) == 3)
         assert [event.new_value for event in store.events(job_id)] == ["ACHMAD SUBAGYA"]
@@ -162,7 +162,7 @@ def test_rows_are_added_moved_deleted_and_undone(bench: Bench, root: Path) -> No
         bench.page.keyboard.press("Alt+6")
         expect(panel.locator(".trail")).to_contain_text("(decided by the reviewer) not saved")
         bench.page.keyboard.press("Control+s")
-        expect(panel.get_by_role("status")).to_contain_text("Saved: sprint-001.png")
+        expect(panel.locator(".status")).to_contain_text("Saved: sprint-001.png")
         expect(panel.locator(".trail")).not_to_contain_text("not saved")
         job = store.job(job_id)
         assert [person["nama"] for person in job.result["personel"]] == ["GITA PERMATA", NAMES[0], NAMES[1]]
@@ -190,14 +190,14 @@ def test_a_blind_second_review_and_a_decision_over_the_service(bench: Bench, roo
             expect(panel.locator(".paper img")).to_be_visible()
             bench.field("header.perihal").fill("patroli malam")
             bench.page.keyboard.press("Control+Enter")
-            expect(panel.get_by_role("status")).to_contain_text("approved")
+            expect(panel.locator(".status")).to_contain_text("approved")
 
             panel = sit_second(sit, "reviewer-b", "second")
             expect(bench.field("header.perihal")).to_have_value("patroli")
             expect(panel.locator(".trail")).not_to_contain_text("reviewer-a")
             bench.field("header.perihal").fill("penjagaan")
             bench.page.keyboard.press("Control+Enter")
-            expect(panel.get_by_role("status")).to_contain_text("differs from the first review in 1")
+            expect(panel.locator(".status")).to_contain_text("differs from the first review in 1")
 
             panel = sit_second(sit, "reviewer-c", "conflict")
             table = panel.get_by_role("region", name="Where two people differ")
@@ -206,7 +206,7 @@ def test_a_blind_second_review_and_a_decision_over_the_service(bench: Bench, roo
             table.get_by_role("button", name="Second: header.perihal").click()
             expect(bench.field("header.perihal")).to_have_value("penjagaan")
             bench.page.keyboard.press("Control+Enter")
-            expect(panel.get_by_role("status")).to_contain_text("Saved")
+            expect(panel.locator(".status")).to_contain_text("Saved")
             job = store.job(job_id)
             assert (job.result["header"]["perihal"], job.reviewed_by) == ("penjagaan", "reviewer-c")
 

@@ -56,7 +56,7 @@ def test_two_people_on_one_letter_lose_nothing_and_see_each_other(two: tuple[Sto
 
     first.field("header.perihal").fill("patroli malam")
     first.page.keyboard.press("Control+s")
-    expect(first.panel().get_by_role("status")).to_contain_text("Saved")
+    expect(first.panel().locator(".status")).to_contain_text("Saved")
 
     second.field("header.tempat").fill("Bogor")
     second.page.keyboard.press("Control+s")
@@ -66,7 +66,7 @@ def test_two_people_on_one_letter_lose_nothing_and_see_each_other(two: tuple[Sto
     expect(second.panel().locator(".clash")).to_have_count(0)
     expect(second.panel().locator(".trail")).to_contain_text(A)
     second.page.keyboard.press("Control+s")
-    expect(second.panel().get_by_role("status")).to_contain_text("Saved")
+    expect(second.panel().locator(".status")).to_contain_text("Saved")
 
     first.field("header.tempat").fill("Jakarta")
     first.field("personel[0].nama").fill("ACHMAD SUBAGYA")
@@ -78,7 +78,7 @@ def test_two_people_on_one_letter_lose_nothing_and_see_each_other(two: tuple[Sto
     expect(first.panel().locator(".trail")).to_contain_text(B)
     assert violations(first.page, ".ocr-sprint-review") == []
     first.page.keyboard.press("Control+Enter")
-    expect(first.panel().get_by_role("status")).to_contain_text("approved")
+    expect(first.panel().locator(".status")).to_contain_text("approved")
 
     second.page.keyboard.press("Control+Enter")
     expect(second.panel().get_by_role("alert")).to_contain_text("Not saved")
@@ -126,7 +126,7 @@ def until_done(bench: Bench) -> str:
     while True:
         expect(done.or_(clash).first).to_be_visible()
         if clash.count() == 0:
-            expect(panel.get_by_role("status")).not_to_have_text(re.compile("Saving"))
+            expect(panel.locator(".status")).not_to_have_text(re.compile("Saving"))
             if clash.count() == 0:
                 return shown
         title = panel.locator(".name").inner_text()
