@@ -94,10 +94,7 @@ def measures_heatmap(
     marks = "reliable from 0.8, tentative from 0.667"
     return Figure(f"Krippendorff's alpha with {names[reference]} on each measure; {marks}.", spec)
 
-# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #1abd5a70
-_MARKS = {0.8: "reliable", 0.667: "tentative"}
-
-
+# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #79896ad0
 def _reach(alpha: Interval) -> tuple[float, float]:
     "From a value down and up to the ends of its interval."
     if alpha.value is None or alpha.low is None or alpha.high is None:
@@ -123,6 +120,9 @@ def _bars(pair: Pair, name: str) -> dict[str, Any]:
         "type": "bar", "name": f"{name} (n = {pair.n})", "x": [*known], "y": [alpha.value for alpha in known.values()],
         "error_y": error, "hovertext": told, "hoverinfo": "text+name",
     }  # fmt: skip
+
+# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #ab5eaeae
+_MARKS = {0.8: "reliable", 0.667: "tentative"}
 
 
 def alpha_bars(

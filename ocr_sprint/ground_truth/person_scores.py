@@ -133,7 +133,7 @@ class ScoreJournal:
         with Journal(self.path) as journal:
             journal.append({**entry, "by": self.name, "at": at})
 
-# %% ../../nbs/ground_truth/09b_person_scores.ipynb #a8b2e701
+# %% ../../nbs/ground_truth/09b_person_scores.ipynb #614efcaf
 class PersonScores:
     "What one person says about the texts of one sample."
 
@@ -184,7 +184,7 @@ class PersonScores:
         if not self.given(name).in_view:
             self.journal.append({"kind": "shown", "id": name})
 
-
+# %% ../../nbs/ground_truth/09b_person_scores.ipynb #48706e71
 def write_person_labels(
     person: PersonScores,
 ) -> None:

@@ -21,11 +21,19 @@ from .screen import Answer, Body, Panel, program, style
 # %% auto #0
 __all__ = ['CalibrationSession', 'CalibrationPanel', 'calibration_panel']
 
-# %% ../../nbs/panels/10_calibration.ipynb #5591e7c9
+# %% ../../nbs/panels/10_calibration.ipynb #0982b641
 def _beside(work: Callable[[], None]) -> None:
     threading.Thread(target=work, daemon=True).start()
 
 
+def _view(everybody: Everybody, chosen: Body) -> dict[str, Any]:
+    "The figures, or one line for the screen that says why there are none."
+    try:
+        return agreement_view(everybody, chosen)
+    except Exception as problem:  # a thread has nobody else to tell
+        return {"error": f"No figures: {type(problem).__name__}: {problem}"}
+
+# %% ../../nbs/panels/10_calibration.ipynb #93be6e0f
 class CalibrationSession:
     "One person at one calibration."
 
@@ -69,14 +77,6 @@ class CalibrationSession:
 
         self._start(work)
         return {"number": number}
-
-
-def _view(everybody: Everybody, chosen: Body) -> dict[str, Any]:
-    "The figures, or one line for the screen that says why there are none."
-    try:
-        return agreement_view(everybody, chosen)
-    except Exception as problem:  # a thread has nobody else to tell
-        return {"error": f"No figures: {type(problem).__name__}: {problem}"}
 
 # %% ../../nbs/panels/10_calibration.ipynb #3f6f9ed4
 class CalibrationPanel(Panel):
