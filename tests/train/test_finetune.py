@@ -22,13 +22,14 @@ from transformers import AutoTokenizer, Qwen2Config, Trainer
 
 from ocr_sprint.tools.cli import main
 from ocr_sprint.training import finetune as room
-from ocr_sprint.training import finetune_model, finetune_plan
+from ocr_sprint.training import finetune_model, finetune_plan, finetune_run
 from ocr_sprint.training.fiction import fictitious_articles
 from ocr_sprint.training.finetune import finetune
 from ocr_sprint.training.finetune_model import Machine, check_model, find_machine
 from ocr_sprint.training.finetune_plan import TINY, Plan
 from ocr_sprint.training.finetuned import load_model, open_scorer, save_model
 from ocr_sprint.training.regression import MISSING, build_model, collate, masked_loss
+from ocr_sprint.training.texts import text_of
 
 QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 TRAIN = 60  # not a multiple of a step of eight rows
@@ -183,6 +184,29 @@ def test_the_head_is_exact_on_a_half_precise_base(plan: Plan, tmp_path: Path) ->
     assert np.array_equal(np.vstack([again.heads([text]) for text in texts]), np.array(mine, np.float64))
 
 
+def test_half_precision_and_checkpointing_learn_the_adapter(
+    made: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU is trained with, on a processor: close to the exact run, and every matrix learns."""
+    own = finetune_run._on_machine
+    monkeypatch.setattr(
+        finetune_run, "_on_machine", lambda run, fields: {**own(run, fields), "activation_checkpointing": True}
+    )
+    monkeypatch.setattr(room, "find_machine", lambda cpu: Machine(None, 0, bf16=cpu))
+    finetune(replace(plan, output=tmp_path / "half"))
+    losses, exact = ([line["loss"] for line in history(at) if "loss" in line] for at in (tmp_path / "half", made))
+    assert losses == pytest.approx(exact, rel=0.05) and losses != exact
+    weights = load_file(tmp_path / "half" / "model" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    assert all(tensor.abs().max() > 0 for name, tensor in weights.items() if "lora_B" in name)
+    assert json.loads((tmp_path / "half" / "model" / "student.json").read_text())["dtype"] == "bfloat16"
+    told = read(tmp_path / "half" / "predictions.jsonl")
+    again = open_scorer(tmp_path / "half")
+    texts = [text_of(article) for article in read(plan.files["val"][0])]
+    said = again.answer(texts)[0].raw.round(4).tolist()
+    assert said == [list(line["raw"].values()) for line in told if line["split"] == "val"]
+
+
 # -- kills -------------------------------------------------------------------------------------------------------------
 
 KILLS = {
@@ -246,6 +270,25 @@ def test_early_stopping_counts_on_after_a_kill(plan: Plan, tmp_path: Path, monke
         finetune(still)
     finetune(still)
     assert max(line["step"] for line in history(tmp_path / "still")) == 3 * 4
+
+
+def test_what_was_trained_is_not_trained_again(
+    made: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ends while its card is written has only that to do again."""
+    late, own = replace(plan, output=tmp_path / "late"), room._tell
+
+    def interrupted(*_given: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(room, "_tell", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(late)
+    monkeypatch.setattr(room, "_tell", own)
+    monkeypatch.setattr(Trainer, "train", interrupted)
+    finetune(late)
+    for name in ("history.jsonl", "predictions.jsonl", "metrics.json", "model/adapter_model.safetensors"):
+        assert (tmp_path / "late" / name).read_bytes() == (made / name).read_bytes()
 
 
 def test_memory_that_runs_out_is_one_line(
