@@ -21,7 +21,7 @@ from ..documents.ocr import EngineName
 # %% auto #0
 __all__ = ['Reader']
 
-# %% ../../nbs/panels/13b_reader.ipynb #3b6b972b
+# %% ../../nbs/panels/13b_reader.ipynb #8836894d
 _BETWEEN = 0.7  # seconds between two requests to end
 _PATIENCE = 10.0  # seconds until a worker that does not end is killed
 
@@ -50,13 +50,15 @@ class _Heard:
             thread.start()
 
     def _results(self, lines: IO[str]) -> None:
-        for line in lines:
-            settled = json.loads(line)
-            self.seconds[settled["job_id"]] = settled["seconds"]
+        with lines:
+            for line in lines:
+                settled = json.loads(line)
+                self.seconds[settled["job_id"]] = settled["seconds"]
 
     def _words(self, lines: IO[str]) -> None:
-        for line in lines:
-            self.last = line.strip() or self.last
+        with lines:
+            for line in lines:
+                self.last = line.strip() or self.last
 
     def last_word(self) -> str:
         "What it said last, once it has ended."

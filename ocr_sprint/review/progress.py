@@ -150,7 +150,7 @@ def progress(
         newest=f"{newest[0]}.{newest[1]}.{total}",  # an erasure leaves one letter less
     )
 
-# %% ../../nbs/review/08d_progress.ipynb #7f4c2f0a
+# %% ../../nbs/review/08d_progress.ipynb #6a13dec1
 _AT_ONCE = 500  # parameters of one statement
 
 
@@ -174,7 +174,8 @@ def document_states(
     with reading(store.engine) as connection:
         for start in range(0, len(digests), _AT_ONCE):
             some = jobs.c.document_sha256.in_(digests[start : start + _AT_ONCE])
-            found.update(connection.execute(select(jobs.c.document_sha256, jobs.c.status).where(some)).tuples().all())
+            rows = connection.execute(select(jobs.c.document_sha256, jobs.c.status).where(some))
+            found.update({digest: status for digest, status in rows})
     return found
 
 # %% ../../nbs/review/08d_progress.ipynb #62d2bcd2
