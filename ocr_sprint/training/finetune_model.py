@@ -48,12 +48,12 @@ def versions(
             continue
     return found
 
-# %% ../../nbs/training/21_finetune_model.ipynb #60ca66ab
+# %% ../../nbs/training/21_finetune_model.ipynb #0e38078a
 def quiet() -> None:
     "Have torch and the libraries around it keep their warnings to themselves."
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", module=r"(torch|transformers|peft|trl|accelerate)\b")
-    for name in ("transformers", "peft", "accelerate", "torch"):
+    for name in ("transformers", "peft", "accelerate", "torch", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 # %% ../../nbs/training/21_finetune_model.ipynb #2c2ccf4d
@@ -109,7 +109,7 @@ def check_folder(
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
 
-# %% ../../nbs/training/21_finetune_model.ipynb #2a3b0a39
+# %% ../../nbs/training/21_finetune_model.ipynb #60e658f4
 def read_config(
     name: str,  # a folder, or an id of the hub
     mode: Mode,
@@ -122,7 +122,7 @@ def read_config(
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
         where = "" if Path(name).is_dir() else "; without a network give a model's folder with --model"
-        raise UsageError(f"{name}: is no model that transformers can read ({_first_line(error)}){where}") from None
+        raise UsageError(f"{name}: cannot be read as a model ({_first_line(error)}){where}") from None
     loader = AutoModelForSequenceClassification if mode == "regression" else AutoModelForCausalLM
     if type(config) not in loader._model_mapping:
         other = "sft" if mode == "regression" else "regression"
