@@ -150,7 +150,7 @@ def progress(
         newest=f"{newest[0]}.{newest[1]}.{total}",  # an erasure leaves one letter less
     )
 
-# %% ../../nbs/review/08d_progress.ipynb #6a13dec1
+# %% ../../nbs/review/08d_progress.ipynb #39f7c94e
 _AT_ONCE = 500  # parameters of one statement
 
 
@@ -175,7 +175,7 @@ def document_states(
         for start in range(0, len(digests), _AT_ONCE):
             some = jobs.c.document_sha256.in_(digests[start : start + _AT_ONCE])
             rows = connection.execute(select(jobs.c.document_sha256, jobs.c.status).where(some))
-            found.update({digest: status for digest, status in rows})
+            found.update({row.document_sha256: row.status for row in rows})
     return found
 
 # %% ../../nbs/review/08d_progress.ipynb #62d2bcd2
