@@ -1,4 +1,4 @@
-"""The selection panel without a browser: settings as a command, answers, and files that the shown command makes again."""
+"""The selection panel without a browser: settings as a command, answers, and the files that the command makes again."""
 
 from __future__ import annotations
 
@@ -111,12 +111,12 @@ def test_the_command_on_the_screen_makes_the_same_files(
     panel.close()
 
 
-class Asked(Exception):
+class AskedError(Exception):
     """What the command would carry out."""
 
 
 def not_run(*given: Any) -> None:
-    raise Asked(*given)
+    raise AskedError(*given)
 
 
 paths = st.sampled_from(["a.jsonl", "b c.jsonl", "-odd.jsonl", "data/ü.jsonl"]).map(Path)
@@ -170,7 +170,7 @@ def test_the_command_asks_for_the_task_it_was_written_for(task: Task, labeled: l
     add_parameters(parser, tool.select_training_set)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tool, "_run", not_run)
-        with pytest.raises(Asked) as caught:
+        with pytest.raises(AskedError) as caught:
             tool.select_training_set(**vars(parser.parse_args(words[2:])))
     files, out, asked = caught.value.args
     assert (list(files), out) == (labeled, folder)
