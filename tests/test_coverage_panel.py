@@ -224,6 +224,43 @@ def test_gaps_are_reckoned_beside_other_work_and_told(labels: Path, monkeypatch:
     assert answers({"only": ["tier", 7]})["error"] == "tier has no bin 7; there are 2"
 
 
+def predicted(labels: Path) -> tuple[Path, Path]:
+    """Predictions of the labels and of twice as many further texts, and those texts."""
+    lines, texts = [], articles(1200, start=600)
+    for number, article in enumerate([*articles(600), *texts]):
+        scores = {name: article["uplifting_analysis"][name] for name in ("agency", "justice", "wonder")}
+        said = {name: 0.8 * score + number % 5 / 4 for name, score in scores.items()}
+        known = {"labels": scores} if number < 600 else {}
+        lines.append(json.dumps({"id": article["id"], "predictions": said, "oof": True, **known}) + "\n")
+    path = labels.with_name("predictions.jsonl")
+    path.write_text("".join(lines))
+    hidden = [{"id": text["id"], "content": "Sumur."} for text in texts]
+    return path, write(labels.with_name("raw.jsonl"), hidden)
+
+
+def test_a_student_finds_texts_for_a_gap(labels: Path) -> None:
+    path, raw = predicted(labels)
+    panel = opened(labels, predictions=path, unlabelled=[raw], size=100, llm="gemini-flash-lite")
+    gap = next(gap for gap in ask(panel, "gaps")["gaps"] if gap["dimension"] == "wonder")
+    helped = int(gap["student"].split(" of 1,200 unlabelled texts")[0].replace(",", ""))
+    assert 0 < helped < int(gap["draws"].split(" ")[0].replace(",", "").replace("more", "99999"))
+    place = ask(panel, "gaps")["gaps"].index(gap)
+    said = ask(panel, "texts", gap=place, file="next.jsonl")
+    lines = labels.with_name("next.jsonl").read_bytes().splitlines(True)
+    assert len(lines) == helped
+    assert set(lines) <= set(raw.read_bytes().splitlines(True))
+    assert f"--source {labels.with_name('next.jsonl')} --output-dir {labels.with_name('next')}" in said["command"]
+    first = int(gap["scores"].split("-")[0])
+    truth = {article["id"]: article["uplifting_analysis"]["wonder"] for article in articles(1200, start=600)}
+    hits = sum(truth[json.loads(line)["id"]] >= first for line in lines)
+    assert hits > 5 * helped * sum(score >= first for score in truth.values()) / 1200  # than by lot
+    assert "stands already" in refused(panel, "texts", gap=place, file="next.jsonl")
+    assert "there is no such gap" in refused(panel, "texts", gap=99, file="x.jsonl")
+    assert "there is no such gap, or no student" in refused(opened(labels), "texts", file="x.jsonl")
+    assert "name their files with unlabelled=" in refused(opened(labels, predictions=path), "texts", file="x.jsonl")
+    assert not labels.with_name("x.jsonl").exists()
+
+
 def test_a_second_file_and_a_part_of_the_first(labels: Path, tmp_path: Path) -> None:
     second = write(tmp_path / "second.jsonl", articles(90, start=5000))
     tables = ask(opened(labels, second), "table", show="both")["tables"]

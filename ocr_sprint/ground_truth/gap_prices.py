@@ -21,8 +21,8 @@ from .labelling_costs import GUESS
 from .wanted import Wanted, wanted_ranges
 
 # %% auto #0
-__all__ = ['Draws', 'labels_to_fill', 'LabelRun', 'read_run', 'LabelCost', 'cost_per_label', 'labelling_command', 'PricedGap',
-           'priced_gaps']
+__all__ = ['Draws', 'labels_to_fill', 'LabelRun', 'read_run', 'LabelCost', 'cost_per_label', 'asked_name', 'labelling_command',
+           'PricedGap', 'priced_gaps']
 
 # %% ../../nbs/ground_truth/32b_gap_prices.ipynb #a3b97363
 class Draws(NamedTuple):
@@ -120,12 +120,14 @@ def cost_per_label(
         return None
     return LabelCost(GUESS.cost(price, 1), f"a guess for {name.model}: 1,800 tokens in, 154 out")
 
-# %% ../../nbs/ground_truth/32b_gap_prices.ipynb #fe2d4754
+# %% ../../nbs/ground_truth/32b_gap_prices.ipynb #4d5e3282
 _DEFAULTS: dict[str, Json] = {"temperature": 0.0, "max_output_tokens": 4096, "seed": None, "thinking_budget": None}
 _OPTIONS = {"seed": "--model-seed", "thinking_budget": "--thinking-budget", "max_output_tokens": "--max-output-tokens"}
 
 
-def _asked(model: str) -> str:
+def asked_name(
+    model: str,  # without its provider
+) -> str:
     "A name by which the labeller knows the model."
     known = {parse_model(alias).model: alias for alias in ALIASES}
     return known.get(model, f"PROVIDER:{model}")
@@ -142,7 +144,7 @@ def _parameters(run: LabelRun) -> list[str]:
             words += [_OPTIONS[name], str(value)]
     return words
 
-# %% ../../nbs/ground_truth/32b_gap_prices.ipynb #1c07366c
+# %% ../../nbs/ground_truth/32b_gap_prices.ipynb #9d831658
 def labelling_command(
     run: LabelRun | None,
     draws: Draws,
@@ -157,7 +159,7 @@ def labelling_command(
     files = [str(name) for name in source] if isinstance(source, list) else []
     command += ["--filter", f"filters/{run.filter}", "--source", *files]
     command += [] if isinstance(size, int) else ["SOURCE"]  # everything in these files has a label already
-    command += ["--output-dir", str(run.output_dir), "--llm", _asked(run.model), *_parameters(run)]
+    command += ["--output-dir", str(run.output_dir), "--llm", asked_name(run.model), *_parameters(run)]
     if isinstance(size, int):
         command += ["--target-count", str(size + more)]
         command += [] if seed is None else ["--random-sample", "--seed", str(seed)]

@@ -11,6 +11,7 @@ class CoverageScreen extends Panel {
     super(model, host, { name: "coverage", label: "Coverage of a labelled corpus" });
     Object.assign(this, { view: { rows: null, columns: null, only: null, show: "before", after: null }, cell: null, gaps: [], order: "price", gap: null });
     this.hearers.gaps = (body) => this.hearGaps(body);
+    this.hearers.texts = (body) => this.hearTexts(body);
     this.build();
     this.start().catch(() => {}); // what went wrong is said already
   }
@@ -264,8 +265,24 @@ class CoverageScreen extends Panel {
 
   drawDetail() {
     if (!this.gap) return;
-    const { dimension, scores, missing, command } = this.gap;
+    const { dimension, scores, missing, command, student, student_cost: cost } = this.gap;
     this.detail.append(make("p", {}, `To get ${plural(missing, "record")} with ${dimension} ${scores}; without the last word it labels:`), this.code(command));
+    if (!student) return;
+    const name = make("input", { value: `${dimension}_${scores}.jsonl`.replace(/[^\w.]+/g, "_"), size: 22, "aria-label": "File of texts" });
+    const write = async () => {
+      this.say("The texts are being written.");
+      this.writing = { only: this.view.only, gap: this.gap.place, file: name.value };
+      await this.ask("texts", this.writing);
+    };
+    this.wrote = make("div", {});
+    this.detail.append(make("p", {}, `With the student's help: label ${student}${cost ? `, ${cost}` : ""}.`), make("div", { class: "files" }, name, this.button("Write these texts", write)), this.wrote);
+  }
+
+  hearTexts({ asked, error, said, command }) {
+    if (JSON.stringify(asked) !== JSON.stringify(this.writing)) return; // another view asked
+    this.say(error, true);
+    this.say(this.opened.account);
+    if (!error) this.wrote.replaceChildren(make("p", {}, `${said}; it goes to:`), this.code(command));
   }
 
   code(command) {

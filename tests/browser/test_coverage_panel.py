@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,12 +24,13 @@ SUBJECTS = ("A well", "The ferry", "Seed rice", "Two bridges", "The library", "M
 PLACES = ("Rejo", "Tirta", "Sumber Asri", "Wonosari", "Pulau Sepi")
 OPEN = """
 from ocr_sprint.panels.coverage import coverage_panel
-panel = coverage_panel("truth/uplifting/labeled_articles.jsonl", {after}, size=800, output="{name}")
+panel = coverage_panel("truth/uplifting/labeled_articles.jsonl", {after}, size=800, output="{name}",
+    predictions="truth/uplifting/predictions.jsonl", unlabelled=["truth/uplifting/raw.jsonl"])
 panel
 """
 
 
-def articles(count: int) -> list[dict[str, object]]:
+def articles(count: int) -> list[dict[str, Any]]:
     """Made-up articles, most of which score low, as articles do."""
     generator = np.random.default_rng(5)
     common = generator.gamma(1.7, 1.3, (count, 1))
@@ -65,6 +67,15 @@ def truth(root: Path) -> Path:
     told = {"filter": "uplifting/v1", "model": "gemini-2.5-pro", "wanted": wanted, "labelled": 4000, "cost": 15.12}
     told |= {"parameters": {"temperature": 0.0}, "labels_sha256": sha256_hex(labels.read_bytes())}
     (folder / "summary.json").write_text(json.dumps(told))
+    raw, guesses = [], []
+    for number, article in enumerate(articles(8000)):
+        scores = {name: article["uplifting_analysis"][name] for name in DIMENSIONS}
+        known = {"labels": scores} if number < 4000 else {}
+        said = {name: 0.8 * score + number % 5 / 4 for name, score in scores.items()}
+        guesses.append({"id": article["id"], "predictions": said, "oof": True, **known})
+        raw += [] if known else [{"id": article["id"], "content": article["content"]}]
+    for name, lines in (("predictions", guesses), ("raw", raw)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     records, account = read_records([labels])
     made = build_training_set(records, Wish(800), Division())
     write_training_set(root / "training", made, records, Job(Division(), account))
@@ -106,9 +117,13 @@ def test_a_gap_its_price_and_its_records(lab: Lab, truth: Path) -> None:
     panel.get_by_role("button", name="Write ids").click()
     expect(panel.get_by_role("alert")).to_contain_text("resilience_0_ids.txt: stands already; choose another name")
     panel.locator(".gaps tbody button").first.click()
-    expect(panel.locator(".gaps code")).to_contain_text(
+    expect(panel.locator(".gaps code").first).to_contain_text(
         "ocr_sprint batch_labeler --filter filters/uplifting/v1 --source 'raw/*.jsonl'"
     )
+    expect(panel.locator(".gaps .detail")).to_contain_text("of 4,000 unlabelled texts")
+    panel.get_by_role("button", name="Write these texts").click()
+    expect(panel.locator(".gaps .detail")).to_contain_text("they are no random sample; it goes to:")
+    assert list((lab.root / "gaps").glob("*_*.jsonl"))
 
 
 @pytest.mark.usefixtures("truth")
