@@ -215,6 +215,10 @@ def test_a_second_review_is_blind_and_a_conflict_has_three_sides(desks) -> None:
     (expected,) = conflicts(store)
     assert [each["field_path"] for each in found["fields"]] == [each.field_path for each in expected.fields]
     assert [each["pipeline"] for each in found["fields"]] == [each.pipeline for each in expected.fields]
+    takes = [each["take"] | {"about": each["field_path"]} for each in found["fields"]]  # as the screen notes it
+    work = {"job_id": job_id, "mode": "conflict", "version": sheet["version"], "run": 1}
+    checked = three.ask(kind="check", **work, ops=takes, at=len(takes) - 1, n=1)
+    assert (checked["wrong"], checked["odd"]) == (False, [])
     decided = {**SAVE, "mode": "conflict", "id": "3", "job_id": job_id, "version": sheet["version"]}
     three.ask(**decided, ops=[each["take"] for each in found["fields"]])
     result = store.job(job_id).result

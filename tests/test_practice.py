@@ -122,6 +122,16 @@ def test_what_was_planted_is_counted_wherever_its_row_goes(url: str) -> None:
         assert left == {"store_id", "practice"}, "what was planted goes with the letter"
 
 
+def test_nothing_is_planted_where_the_pipeline_was_in_doubt(url: str) -> None:
+    with practice(url) as store:
+        doubts = {"field_confidence": {"personel[0].nrp": 0.5}, "review_flags": ["nama_berangka@personel[1].nama"]}
+        paths = [
+            error.field_path for error in planted_errors(store, add_practice_letter(store, letter(1) | doubts, share=1))
+        ]
+        assert "personel[1].nrp" in paths
+        assert {"personel[0].nrp", "personel[1].nama"}.isdisjoint(paths)
+
+
 def test_a_letter_that_is_there_gets_no_further_errors(url: str) -> None:
     with practice(url) as store:
         job_id = add_practice_letter(store, letter(1), share=1)
@@ -132,10 +142,10 @@ def test_a_letter_that_is_there_gets_no_further_errors(url: str) -> None:
 
 @given(st.text(max_size=20), st.floats(0, 1))
 def test_planted_results_are_results_and_differ_where_it_says(seed: str, share: float) -> None:
-    wrong, planted = plant(RESULT, seed, share, parse_result)
+    wrong, planted = plant(RESULT, seed, share, validate=parse_result)
     parse_result(wrong)
     assert (wrong == RESULT) == (not planted)
     for error in planted:
         assert error.right != error.planted
         assert len(error.right) == len(error.planted)
-    assert plant(RESULT, seed, share, parse_result) == (wrong, planted)
+    assert plant(RESULT, seed, share, validate=parse_result) == (wrong, planted)

@@ -67,7 +67,7 @@ def odd(
         flags += check_person(letter.personel[steps[1]], f"personel[{steps[1]}]", letter.header.tanggal)
     return [explain(flag).partition(": ")[2] for flag in flags if flag.endswith(f"@{path}")]
 
-# %% ../../nbs/panels/04_session.ipynb #52f760a9
+# %% ../../nbs/panels/04_session.ipynb #23e1f9d6
 class _Seen:
     "What a screen was shown."
 
@@ -118,13 +118,15 @@ class _Seen:
 
 def _rebased(ops: object, seen: Any, now: Any) -> dict[str, Any]:
     "Which operations still hold on a letter that somebody else has changed, and which do not."
-    bare = [{name: each[name] for name in _OPERATION if name in each} for each in ops] if isinstance(ops, list) else ops
-    operations = operations_from(bare)
+    operations = operations_from(_bare(ops))
     kept, clashing = rebase(operations, seen, now) if seen is not None else ([], operations)
     return {"kept": [each.model_dump() for each in kept], "clashing": [each.model_dump() for each in clashing]}
 
 
-_OPERATION = tuple(Operation.model_fields)  # a screen keeps more about each
+def _bare(ops: Any) -> Any:
+    "Operations without what a screen notes beside them."
+    known = Operation.model_fields
+    return [{name: each[name] for name in known if name in each} for each in ops] if isinstance(ops, list) else ops
 
 # %% ../../nbs/panels/04_session.ipynb #b8cdfa99
 class _Answers(_Seen):
@@ -217,7 +219,7 @@ class _Sending:
         except UserError as error:
             self._send({**about, "problem": str(error)})
 
-# %% ../../nbs/panels/04_session.ipynb #053f9a5c
+# %% ../../nbs/panels/04_session.ipynb #c55a1eda
 def _shown(found: Letters) -> dict[str, Any]:
     "A part of the list as a message holds it."
     return {"letters": [letter._asdict() for letter in found.letters], "after": found.after}
@@ -265,7 +267,7 @@ class ReviewSession(_Sending):
         "The guessed reason of an operation, and what is odd about its value."
         result = self._answers.seen(message)
         try:
-            operations = typed_operations(message["ops"][: message["at"] + 1], result)
+            operations = typed_operations(_bare(message["ops"])[: message["at"] + 1], result)
             last = operations[-1]
             strange = odd(apply_ops(result, operations), last.path) if last.op == "set" else []
         except UserError as error:

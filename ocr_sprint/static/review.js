@@ -295,11 +295,12 @@ class Screen {
   showPractice(filename, outcome) {
     const errors = outcome ?? [];
     const missed = errors.filter((error) => !error.caught);
-    const items = missed.map(({ field_path: path, planted, right }) => make("li", {}, make("strong", {}, path), ` reads “${planted}”; printed is “${right}”`));
+    const items = missed.map(({ field_path: path, planted, right }) => make("li", {}, make("strong", {}, path), `: “${planted}” stood there for “${right}”`));
     const told = !outcome ? [] : [make("span", {}, !errors.length ? `${filename}: nothing was planted here.` : missed.length ? `${filename}: you missed ${missed.length} of ${errors.length} planted error${errors.length === 1 ? "" : "s"}.`
       : `${filename}: you caught ${errors.length === 1 ? "the planted error" : `all ${errors.length} planted errors`}.`), ...(items.length ? [make("ul", {}, ...items)] : [])];
     this.practice.className = missed.length ? "practice missed" : "practice";
-    this.practice.replaceChildren(...told);
+    const close = make("button", { type: "button", class: "small", "aria-label": "Close what was missed", onclick: () => this.practice.replaceChildren() }, "×");
+    this.practice.replaceChildren(...(told.length ? [make("div", {}, ...told), close] : []));
   }
 
   /** The selection of what is shown: first, second and deciding reviews; by flag; by unit. */
@@ -607,7 +608,7 @@ class Screen {
     }
     if (!doubtful) return node;
     const text = [this.sureness(sure), ...why].filter(Boolean).join("; ");
-    const note = make("span", { class: "why", id: `${node.id}-why`, title: text }, sure ? `! ${percent(sure)}` : "!", make("span", { class: "hidden" }, ` ${why.join("; ")}`));
+    const note = make("span", { class: "why", id: `${node.id}-why`, title: text }, "!", sure ? make("span", { class: "sure" }, ` ${percent(sure)}`) : "", make("span", { class: "hidden" }, ` ${why.join("; ")}`));
     node.setAttribute("aria-describedby", note.id);
     return make("span", { class: "marked" }, node, note);
   }

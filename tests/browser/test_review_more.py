@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
-from lab import Lab, saved_text, until, violations
+from lab import Lab, open_notebook, run_all, saved_text, until, violations
 from letters import NAMES, add_letter, new_store
 from playwright.sync_api import Locator, expect
 from reviewing import OPEN, SERVED, Bench, served
 
 from ocr_sprint.documents.letter import parse_result
 from ocr_sprint.review.edits import Edit
-from ocr_sprint.review.practice import add_practice_letter, mark_practice, planted_errors
+from ocr_sprint.review.practice import add_practice_letter, is_practice, mark_practice, planted_errors
 from ocr_sprint.review.second_review import conflicts, submit_second
 from ocr_sprint.review.store import Store, open_store
 from ocr_sprint.review.tokens import create_token
 
+OWN = """
+import os
+os.environ["OCR_SPRINT_STORE"] = "sqlite:///{path}"
+from ocr_sprint.panels.review import review_panel
+review_panel(name="{by}")
+"""
 PARTS = "import ocr_sprint.panels.desk\nocr_sprint.panels.desk.PART = 3\n" + OPEN
 
 
@@ -90,7 +97,7 @@ def test_practice_tells_the_reviewer_what_was_missed(bench: Bench, root: Path) -
             expect(told).to_contain_text(store.job(job_id).filename)
             missed = [error for error in errors if (error.field_path, caught) != (errors[0].field_path, 1)]
             for error in missed[1:]:
-                expect(told).to_contain_text(f"{error.field_path} reads “{error.planted}”; printed is “{error.right}”")
+                expect(told).to_contain_text(f"{error.field_path}: “{error.planted}” stood there for “{error.right}”")
         assert len(job_ids) == 3
         assert planted > 2
         panel.get_by_role("button", name="Yours").click()
@@ -166,3 +173,25 @@ def test_rows_undo_and_own_figures_over_the_service(bench: Bench, root: Path, tm
         expect(panel.get_by_role("status").last).to_contain_text("Saved: sprint-001.png, approved")
         panel.get_by_role("button", name="Yours").click()
         expect(panel.get_by_role("row", name="with corrections")).to_contain_text("with corrections1")
+
+
+def test_make_lab_stands_ready_and_opens_the_readers_own_store(bench: Bench, root: Path) -> None:
+    """The tutorial as `make lab` opens it, in a folder like the repository's, and its line for one's own letters."""
+    tutorial = Path(__file__).resolve().parents[2] / "nbs" / "tutorials" / "00_review.ipynb"
+    (root / "nbs" / "tutorials").mkdir(parents=True)
+    shutil.copy(tutorial, root / "nbs" / "tutorials" / "00_review.ipynb")
+    open_notebook(bench.page, bench.lab.address, "nbs/tutorials/00_review.ipynb")
+    run_all(bench.page)
+    panel = bench.panel()
+    expect(panel.locator(".paper img")).to_be_visible()
+    expect(panel.locator(".where")).to_contain_text("1 of 4")
+    expect(panel.locator(".where")).to_have_attribute("title", "You review as practice-reviewer")
+    with open_store(f"sqlite:///{root / 'demo' / 'practise.db'}", create=False) as store:
+        assert is_practice(store)
+    with new_store(root / "letters.db") as store:
+        job_id = add_letter(store, 1)
+        panel = bench.open("own", OWN, by="reviewer-a", path=str(root / "letters.db"))
+        expect(bench.field("header.perihal")).to_be_visible()
+        bench.page.keyboard.press("Control+Enter")
+        until(lambda: store.job(job_id).reviewed_by == "reviewer-a")
+        expect(panel.locator(".practice")).to_be_empty()
