@@ -12,20 +12,12 @@ import datasets
 import pytest
 import torch
 from convert_samples import fill, in_schema_order
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from tiny_models import tiny_qwen, tiny_tokenizer
 
 from ocr_sprint.review.convert import Conversion, convert
 from ocr_sprint.review.convert_formats import FORMATS
 from ocr_sprint.review.convert_splits import Division
 from ocr_sprint.review.store import open_store
-
-TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}<|im_end|>{% endgeneration %}"
-    "{% else %}{{ message['content'] }}<|im_end|>{% endif %}\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 datasets.disable_progress_bars()
 torch.set_num_threads(1)
@@ -56,27 +48,13 @@ def rows(folder, tmp_path_factory):
 @pytest.fixture(scope="session")
 def tokenizer(rows):
     """A byte-level tokenizer with a chat template."""
-    learnt = Tokenizer(models.BPE())
-    learnt.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    learnt.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=800, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    learnt.train_from_iterator((row["input"] + row["output"] for row in rows("alpaca")), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=learnt, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=TEMPLATE
-    )
+    return tiny_tokenizer(row["input"] + row["output"] for row in rows("alpaca"))
 
 
 @pytest.fixture
 def model(tokenizer):
     """Some ten thousand random weights."""
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 8192}
-    return Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer), **sizes, **heads))
+    return tiny_qwen(len(tokenizer), width=16, layers=1)
 
 
 @pytest.fixture

@@ -1,14 +1,24 @@
 """What TRL itself makes of converted letters: every answer is learnt to its last token, and nothing else is."""
 
 import json
+import re
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
-from peft import LoraConfig
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import DPOConfig, DPOTrainer, ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, TrlParser
+
+from ocr_sprint.core.errors import DataError
+from ocr_sprint.review.preflight import preflight
+from ocr_sprint.tools.preflight import main
+from ocr_sprint.training.chat import chat_measure
 
 ON_CPU = {"use_cpu": True, "bf16": False, "report_to": "none", "max_length": None}
 IGNORED = -100
@@ -90,3 +100,89 @@ def test_the_settings_train_as_they_are(folder, model_folder, tmp_path, command,
     written = yaml.safe_load((folder / settings).read_text())
     assert (adapter["r"], adapter["lora_alpha"]) == (written["lora_r"], written["lora_alpha"])
     assert "eval_loss" in run.stdout + run.stderr
+
+
+def parsed(path, *changes):
+    """What TRL's own parser makes of a file of settings; it refuses what it does not know."""
+    return TrlParser((ScriptArguments, SFTConfig, ModelConfig)).parse_args_and_config(
+        ["--config", str(path), "--use_cpu", "true", "--bf16", "false", *changes]
+    )
+
+
+@pytest.mark.parametrize("name", ["trl_sft.yaml", "trl_sft_messages.yaml"])
+def test_the_settings_are_those_that_trls_parser_takes(folder, tmp_path, name):
+    script, training, model = parsed(folder / name, "--output_dir", str(tmp_path))
+    assert script.dataset_name == ("./messages" if "messages" in name else "./prompt_completion")
+    assert (training.max_length, training.assistant_only_loss) == (None, "messages" in name)
+    assert (model.use_peft, model.lora_r, model.lora_target_modules) == (True, 16, "all-linear")
+    (tmp_path / name).write_text((folder / name).read_text() + "max_seq_length: 1024\n")
+    with pytest.raises((SystemExit, ValueError)):
+        parsed(tmp_path / name, "--output_dir", str(tmp_path))
+
+
+def test_what_trl_would_cut_in_silence_is_told_before(folder, rows, tokenizer, model, model_folder, tmp_path, capsys):
+    samples = rows("prompt_completion")
+    arguments = SFTConfig(output_dir=str(tmp_path), **{**ON_CPU, "max_length": 1200})
+    trainer = SFTTrainer(model=model, args=arguments, train_dataset=samples, processing_class=tokenizer)
+    ends = [labels[-1] == tokenizer.eos_token_id for _, labels in batches(trainer)]
+    assert not all(ends), "TRL cuts answers and says nothing"
+    with pytest.raises(DataError, match=r"prompt_completion/\w+.jsonl, line \d+, id \S+: its .* would be cut"):
+        preflight(folder, chat_measure(tokenizer), 1200)
+    assert main([str(folder), "--tokenizer", str(model_folder), "--max-length", "1200"]) == 1
+    assert "would be cut: --max-length is 1200; raise it" in capsys.readouterr().err
+
+
+def test_the_lengths_of_preflight_are_those_of_trl(folder, rows, tokenizer, model, tmp_path):
+    found = preflight(folder, chat_measure(tokenizer), 10_000)
+    samples = rows("prompt_completion")
+    arguments = SFTConfig(output_dir=str(tmp_path), **ON_CPU)
+    trainer = SFTTrainer(model=model, args=arguments, train_dataset=samples, processing_class=tokenizer)
+    assert max(len(tokens) for tokens, _ in batches(trainer)) <= found.longest
+    measured = [chat_measure(tokenizer)(row["prompt"], row["completion"]) for row in samples]
+    assert [one.tokens for one in measured] == [len(tokens) for tokens, _ in batches(trainer)]
+
+
+class FastLanguageModel:
+    """Stands in for Unsloth's loader, over transformers and peft, with the names that the script calls."""
+
+    @staticmethod
+    def from_pretrained(name, *, max_seq_length, load_in_4bit):
+        assert max_seq_length > 0 and not load_in_4bit
+        return AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+
+    @staticmethod
+    def get_peft_model(model, *, r, lora_alpha, lora_dropout, random_state, target_modules):
+        assert random_state == 0
+        lora = LoraConfig(r=r, lora_alpha=lora_alpha, lora_dropout=lora_dropout, target_modules=target_modules)
+        return get_peft_model(model, lora)
+
+
+@pytest.fixture
+def unsloth(folder, model_folder, tmp_path, monkeypatch):
+    """A function that runs the script of a copy of the folder, with room for so many tokens."""
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    monkeypatch.setitem(sys.modules, "unsloth", SimpleNamespace(FastLanguageModel=FastLanguageModel))
+    monkeypatch.setattr(sys, "argv", ["unsloth_train.py", str(model_folder)])
+    monkeypatch.chdir(copy)
+
+    def run(tokens):
+        script = copy / "unsloth_train.py"
+        text = re.sub(r"^TOKENS = \d+", f"TOKENS = {tokens}", script.read_text(), flags=re.MULTILINE)
+        script.write_text(text.replace("num_train_epochs=3", "num_train_epochs=1"))  # shorter, and nothing else
+        return runpy.run_path(str(script), run_name="__main__")
+
+    run.folder = copy
+    return run
+
+
+def test_the_script_for_unsloth_trains_where_its_loader_is_stood_in_for(unsloth):
+    trainer = unsloth(8000)["trainer"]
+    assert any("eval_loss" in line for line in trainer.state.log_history)
+    adapter = json.loads((unsloth.folder / "model_unsloth" / "adapter_config.json").read_text())
+    assert (adapter["r"], adapter["lora_alpha"]) == (16, 32)
+
+
+def test_the_script_for_unsloth_stops_at_a_row_that_would_be_cut(unsloth):
+    with pytest.raises(SystemExit, match=r"^train row \d+, \S+: \d+ tokens would be cut at 1200; raise TOKENS$"):
+        unsloth(1200)
+    assert not (unsloth.folder / "model_unsloth").exists()
