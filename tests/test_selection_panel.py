@@ -284,6 +284,7 @@ def test_all_views_hear_of_every_change_and_of_the_newest_result_alone(labeled: 
         desk.answer("change", {"name": "target_size", "text": str(size), "settled": size == 139})
     desk.wait()
     assert [body["turn"] for kind, body in told if kind == "state"] == list(range(1, 42))
+    assert [kind for kind, _ in told].count("grouping") == 1, "copies of texts are looked for once"
     results = [body for kind, body in told if kind == "result"]
     assert results[-1]["turn"] == 41
     assert len(results) < 41

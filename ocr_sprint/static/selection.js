@@ -9,6 +9,7 @@ class SelectionScreen extends Panel {
       result: (result) => this.showResult(result),
       floors: (result) => this.showResult(result),
       problem: (told) => this.showProblem(told),
+      grouping: (told) => this.showGrouping(told),
       writing: (told) => this.showWriting(told),
       written: (told) => this.showWritten(told),
     };
@@ -97,11 +98,16 @@ class SelectionScreen extends Panel {
     const { turn, problem, busy, writing } = this.state;
     const current = this.shown === turn;
     clearTimeout(this.timer);
-    if (busy && !current) this.timer = setTimeout(() => this.say("solving …"), 300);
+    if (busy && !current) this.timer = setTimeout(() => this.say(this.state.grouping ? "comparing texts to find copies …" : "solving …"), 300);
     else if (problem) this.say("");
     this.problem.textContent = problem && this.shown ? `${problem}. Below stands the last good result, of other settings.` : problem;
     this.root.toggleAttribute("data-stale", Boolean(problem));
     this.write.disabled = !current || Boolean(writing);
+  }
+
+  showGrouping({ turn }) {
+    if (turn === this.state.turn) this.state.grouping = true;
+    this.mark();
   }
 
   showProblem({ turn, problem }) {
