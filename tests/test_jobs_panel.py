@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -170,6 +172,38 @@ def test_a_killed_worker_is_told_and_a_further_start_goes_on(
     assert problem.endswith("letters stay in the queue")
     assert progress(store).left == 2
     assert {job.status for job in store.jobs()} == {"queued"}
+
+
+BOARD = """
+import sys, time
+from ocr_sprint.panels.jobs import job_board
+panel = job_board(sys.argv[1], folder=sys.argv[2])
+panel.intake.start("tesseract", 1)
+print(panel.intake.batch.reader._process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@ONE_BACKEND
+def test_a_killed_kernel_loses_nothing(
+    store: Store, url: str, tmp_path: Path, tesseract: Callable[[str], None]
+) -> None:
+    tesseract(FAKE_TESSERACT.replace("*) tr", "*) sleep 1; tr"))
+    folder = scans(tmp_path / "scans", 6)
+    line = [sys.executable, "-c", BOARD, url, str(folder)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as kernel:
+        assert kernel.stdout is not None
+        worker = int(kernel.stdout.readline())
+        wait_until(lambda: progress(store).done)
+        kernel.kill()
+    wait_until(lambda: not Path(f"/proc/{worker}/exe").exists())
+    assert queue_state(store).running == 0
+    assert 0 < progress(store).left < 6
+    intake = Intake(StoreBoard(store))
+    intake.choose(str(folder))
+    intake.start("tesseract", processes=1)
+    intake.wait()
+    assert [(job.status, job.run) for job in store.jobs()] == [("done", 1)] * 6
 
 
 @ONE_BACKEND

@@ -233,7 +233,7 @@ class BoardAnswers(_Told):
             self.refused = str(problem)
         return self.state()
 
-# %% ../../nbs/panels/13_jobs.ipynb #1dd87cf2
+# %% ../../nbs/panels/13_jobs.ipynb #658addcf
 _INTAKES: dict[str, Intake] = {}  # by store; what this kernel has begun
 
 
@@ -245,8 +245,10 @@ class JobsPanel(Panel):
     def __init__(self, board: Board, folder: str | Path | None = None) -> None:
         place = board.reads
         self.intake = Intake(board) if place is None else _INTAKES.setdefault(place, Intake(board))
-        if folder is not None and not self.intake.at_work:
-            self.intake.choose(str(folder))
+        if not self.intake.at_work:
+            self.intake.board = board
+            if folder is not None:
+                self.intake.choose(str(folder))
         super().__init__(BoardAnswers(board, self.intake).answer)
 
 # %% ../../nbs/panels/13_jobs.ipynb #7f514c88

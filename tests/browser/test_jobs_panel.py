@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
+import io
+import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from lab import Lab, cell_count, kernel_value, picture, saved_text, until, violations
 from letters import NAMES, add_letter, new_store
 from pdf_samples import A4, make_pdf, say
+from PIL import Image
 from playwright.sync_api import Locator, expect
 
 from ocr_sprint.documents.synthetic import make_letter
 from ocr_sprint.review.queue import queue_state
+from ocr_sprint.review.store import open_store
 
 PANEL = ".ocr-sprint-jobs[data-painted]"
 OPEN = """
@@ -112,13 +118,33 @@ def test_cancelled_after_a_reload_nothing_is_half_written(lab: Lab, root: Path) 
 
 
 def make_scan(number: int) -> bytes:
-    import io
-
-    from PIL import Image
-
     file = io.BytesIO()
     Image.new("L", (900, 1200), 240 + number).save(file, "PNG")
     return file.getvalue()
+
+
+COUNT = """
+from ocr_sprint.panels.jobs import BoardAnswers
+asked, answer = [], BoardAnswers.answer
+BoardAnswers.answer = lambda self, kind, body: (asked.append(kind), answer(self, kind, body))[1]
+"""
+
+
+def watch_and_hide(lab: Lab, panel: Locator) -> None:
+    """The board asks as long as it is in sight, and not otherwise."""
+
+    def asked() -> int:
+        return int(kernel_value(lab.page, "len(asked)"))
+
+    before = asked()
+    until(lambda: asked() > before)
+    panel.evaluate("node => { node.style.display = 'none'; }")
+    lab.page.wait_for_timeout(1500)  # a question may be on its way
+    hidden = asked()
+    lab.page.wait_for_timeout(2500)
+    assert asked() == hidden
+    panel.evaluate("node => { node.style.display = ''; }")
+    until(lambda: asked() > hidden)
 
 
 def test_no_violations_and_none_of_the_keys_leak(lab: Lab, root: Path) -> None:
@@ -126,7 +152,7 @@ def test_no_violations_and_none_of_the_keys_leak(lab: Lab, root: Path) -> None:
         for number in range(30):
             add_letter(store, number, doubtful=("personel[0].nama",) if number % 3 else ())
         letters(root / "axe-folder", 2)
-        panel = open_board(lab, "axe-jobs", ', folder="axe-folder"')
+        panel = open_board(lab, "axe-jobs", ', folder="axe-folder"', COUNT)
         expect(panel.locator("tbody tr").first).to_be_visible()
         panel.locator("summary").click()
         panel.get_by_role("button", name="How to review").click()
@@ -136,12 +162,19 @@ def test_no_violations_and_none_of_the_keys_leak(lab: Lab, root: Path) -> None:
         expect(panel.locator(".list tbody tr")).to_have_count(5)
         expect(panel.locator(".figure[data-drawn]")).to_be_visible()
         assert violations(lab.page, ".ocr-sprint-jobs") == []
+        watch_and_hide(lab, panel)
         cells = cell_count(lab.page)
         for label in ("Folder", "Readers", "Engine"):
             panel.get_by_label(label, exact=True).focus()
             for key in ("d", "d", "a", "b", "x", "m", "y", "Shift+Enter", "Control+s"):
                 lab.page.keyboard.press(key)
         assert cell_count(lab.page) == cells
+
+
+def an_hour_ago() -> Callable[[], datetime.datetime]:
+    """A clock that goes three minutes further each time it is looked at."""
+    begin, looks = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=55), itertools.count()
+    return lambda: begin + datetime.timedelta(minutes=3 * next(looks))
 
 
 def test_two_letters_are_really_read_and_the_picture_is_taken(lab: Lab, root: Path) -> None:
@@ -152,7 +185,7 @@ def test_two_letters_are_really_read_and_the_picture_is_taken(lab: Lab, root: Pa
         scan = make_letter(number, layout="ruled", level="clean")
         names.append(f"sprint-{number:03}{scan.suffix}")
         (folder / f"sprint-{number:03}{scan.suffix}").write_bytes(scan.data)
-    with new_store(root / "picture-jobs.db") as store:
+    with open_store(f"sqlite:///{root}/picture-jobs.db", clock=an_hour_ago()) as store:
         for number in range(12):
             job_id = add_letter(store, number, doubtful=("personel[0].nama",) if number % 3 else ())
             if number < 4:
