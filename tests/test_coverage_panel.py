@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -21,8 +22,11 @@ from ocr_sprint.ground_truth.scores import find_layout
 from ocr_sprint.ground_truth.table import Column, Records, Source
 from ocr_sprint.panels.coverage import CoveragePanel, coverage_panel
 from ocr_sprint.panels.screen import reply
+from ocr_sprint.tools.batch_labeler import main as batch_labeler
 
 KINDS = ("open", "table", "gaps", "records", "record", "ids", "write")
+
+SENTENCE = "residents decided work together gain measurable people community justice equal"
 
 
 def articles(count: int, start: int = 0) -> list[dict[str, Any]]:
@@ -222,6 +226,26 @@ def test_gaps_are_reckoned_beside_other_work_and_told(labels: Path, monkeypatch:
     panel._hear({"id": "2", "kind": "gaps", "body": {}})
     assert sent.get(timeout=60)["body"]["gaps"] == told["gaps"]
     assert answers({"only": ["tier", 7]})["error"] == "tier has no bin 7; there are 2"
+
+
+def test_the_command_of_a_gap_goes_on_with_the_same_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = SENTENCE.split()
+    texts = [" ".join(words[: 1 + number % 10] * (1 + number % 4)) + f" {number}" for number in range(400)]
+    write(Path("raw.jsonl"), [{"id": f"a{number}", "title": "", "content": text} for number, text in enumerate(texts)])
+    first = "--filter filters/uplifting/v1 --source raw.jsonl --output-dir truth --llm baseline --target-count 60"
+    assert batch_labeler([*first.split(), "--random-sample", "--seed", "5"]) == 0
+    labels = Path("truth/uplifting/labeled_articles.jsonl")
+    before = {json.loads(line)["id"]: line for line in labels.read_bytes().splitlines()}
+    panel = coverage_panel(labels, sidecar=False)
+    gap = ask(panel, "gaps")["gaps"][0]
+    assert (gap["cost"], ask(panel, "open")["cost"]) == ("free", "measured on 60 labels of words-1")
+    program, command, *options = shlex.split(gap["command"])
+    assert (program, command, options[-1]) == ("ocr_sprint", "batch_labeler", "--estimate")
+    assert batch_labeler(options[:-1]) == 0
+    after = {json.loads(line)["id"]: line for line in labels.read_bytes().splitlines()}
+    assert len(after) > len(before)
+    assert before.items() <= after.items()  # nothing was asked about twice: the labels are the same to the byte
 
 
 def predicted(labels: Path) -> tuple[Path, Path]:
