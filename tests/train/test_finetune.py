@@ -145,6 +145,7 @@ def test_missing_dimensions_are_masked_and_never_zero(place: Path, plan: Plan, t
     finetune(replace(plan, files=files, output=tmp_path / "gaps", epochs=1, dimensions=["wonder", "justice"]))
     said = [line["predictions"]["justice"] for line in read(tmp_path / "gaps" / "predictions.jsonl")]
     assert min(said) > 6
+    assert max(line["loss"] for line in history(tmp_path / "gaps") if "loss" in line) < 10, "a zero is far off"
 
 
 # -- precision ---------------------------------------------------------------------------------------------------------
