@@ -199,12 +199,14 @@ def load_model(
     numbers = (np.array([document[key][name] for name in document["dimensions"]]) for key in ("means", "deviations"))
     return Finetuned(model, tokenizer, Standard(*numbers), document["max_length"])
 
-# %% ../../nbs/training/23a_finetuned.ipynb #737ca750
+# %% ../../nbs/training/23a_finetuned.ipynb #ba2f41f0
 def finetuned_scorer(
     folder: Path,  # of the model
 ) -> Scorer:
     "A fine-tuned model, opened; DataError when a file is not what was saved."
     document = read_document(folder)
+    if "dimensions" not in document:
+        raise UsageError(f"{folder}: holds a model of --mode sft, which gives answers and no scores; see its README.md")
     dimensions, scale = tuple(document["dimensions"]), ScoreScale(*document["scale"])
     own = frozenset((folder / "own_texts.txt").read_text().split())
     curves = folder / "calibration.json"
