@@ -121,7 +121,7 @@ def _bars(pair: Pair, name: str) -> dict[str, Any]:
         "error_y": error, "hovertext": told, "hoverinfo": "text+name",
     }  # fmt: skip
 
-# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #ab5eaeae
+# %% ../../nbs/ground_truth/08_calibration_figures.ipynb #ae52187d
 _MARKS = {0.8: "reliable", 0.667: "tentative"}
 
 
@@ -141,7 +141,7 @@ def alpha_bars(
         "shapes": [{**line, "y0": mark, "y1": mark} for mark in _MARKS],
         "xaxis": {"type": "category", "tickangle": -35, "automargin": True},
         "yaxis": {"title": {"text": "alpha"}, "automargin": True},
-        "legend": {"orientation": "h", "y": 1.14},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         "margin": {"l": 50, "r": 20, "t": 40, "b": 50},
         "height": 380,
         "showlegend": True,
