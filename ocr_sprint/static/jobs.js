@@ -196,14 +196,13 @@ class JobsScreen extends Panel {
 
   row(row) {
     const number = (value, digits = 0) => (value === null ? "–" : value.toFixed(digits));
-    const flags = row.flags.length > 2 ? `${row.flags.slice(0, 2).join(", ")} and ${row.flags.length - 2} more` : row.flags.join(", ");
     const retry = row.retry ? make("button", { type: "button", "data-job": row.job_id, onclick: () => this.act("retry", { job_id: row.job_id }) }, "Retry") : null;
     const why = row.error ? [make("span", { class: "why" }, row.error), make("span", { class: "soft" }, `→ ${row.advice}`), retry] : [];
     return make("tr", { "data-state": row.state },
       make("th", { scope: "row" }, row.filename),
       make("td", { class: "state" }, make("span", { "aria-hidden": "true" }, `${SIGNS[row.state]} `), row.state),
       make("td", { class: "number" }, row.confidence === null ? "–" : `${Math.floor(100 * row.confidence)} %`),
-      make("td", { class: "flags", title: row.flags.join("\n") }, flags || "–"),
+      make("td", { class: "flags", title: row.flags.join("\n") }, row.flag_line || "–"),
       make("td", { class: "number" }, number(row.pages || null)),
       make("td", { class: "number" }, number(row.seconds, 1)),
       make("td", { class: "reason" }, ...why));
