@@ -119,7 +119,7 @@ def test_a_file_is_written_once_and_nothing_else(labels: Path, kind: str) -> Non
     assert said.startswith(f"wrote {len(lines)} {kind} to ")
     for name in ("agency 1.txt", "labeled_articles.jsonl"):
         assert "stands already; choose another name" in refused(panel, "write", row=0, column=1, file=name)
-    for name in ("", "../x.txt", "/tmp/x.txt", "a/b", "..", "."):
+    for name in ("", "../x.txt", "/x.txt", "a/b", "..", "."):
         said = refused(panel, "write", row=0, column=1, file=name)
         assert "is no file name" in said or "stands already" in said
     assert set(labels.parent.iterdir()) - before == {written}

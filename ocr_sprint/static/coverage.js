@@ -102,18 +102,26 @@ class CoverageScreen extends Panel {
     this.maps.setAttribute("aria-busy", "true");
     this.say("Gaps are being reckoned.");
     const wanted = { ...this.view };
-    const drawn = this.latest("table", wanted).then((answer) => this.drawMaps(answer)).finally(() => this.maps.removeAttribute("aria-busy"));
-    const reckoned = this.latest("gaps", { only: wanted.only, after: wanted.after });
-    await drawn;
-    const found = await reckoned;
-    if (!found.later) this.drawGaps(found); // otherwise the kernel tells it, in hearGaps
+    try {
+      this.drawMaps(await this.latest("table", wanted));
+    } finally {
+      this.maps.removeAttribute("aria-busy");
+    }
+    await this.showGaps({ only: wanted.only, after: wanted.after });
   }
 
-  hearGaps({ asked, error, ...found }) {
-    const same = JSON.stringify([asked.only, asked.after]) === JSON.stringify([this.view.only, this.view.after]);
-    if (!same || !this.tables) return;
-    this.say(error, true);
-    if (!error) this.drawGaps(found);
+  /** Ask for gaps; those that take the kernel a while are told later, perhaps before the answer says so. */
+  async showGaps(wanted) {
+    const told = new Promise((resolve) => { this.gapsTold = resolve; });
+    const answer = await this.latest("gaps", wanted);
+    const { error, ...found } = answer.later ? await told : answer;
+    if (error) this.say(error, true);
+    else this.drawGaps(found);
+  }
+
+  hearGaps(told) {
+    const same = JSON.stringify([told.asked.only, told.asked.after]) === JSON.stringify([this.view.only, this.view.after]);
+    if (same) this.gapsTold?.(told);
   }
 
   // ---------------------------------------------------------------- maps
@@ -269,20 +277,24 @@ class CoverageScreen extends Panel {
     this.detail.append(make("p", {}, `To get ${plural(missing, "record")} with ${dimension} ${scores}; without the last word it labels:`), this.code(command));
     if (!student) return;
     const name = make("input", { value: `${dimension}_${scores}.jsonl`.replace(/[^\w.]+/g, "_"), size: 22, "aria-label": "File of texts" });
-    const write = async () => {
-      this.say("The texts are being written.");
-      this.writing = { only: this.view.only, gap: this.gap.place, file: name.value };
-      await this.ask("texts", this.writing);
-    };
+    const write = () => this.writeTexts({ only: this.view.only, gap: this.gap.place, file: name.value });
     this.wrote = make("div", {});
     this.detail.append(make("p", {}, `With the student's help: label ${student}${cost ? `, ${cost}` : ""}.`), make("div", { class: "files" }, name, this.button("Write these texts", write)), this.wrote);
   }
 
-  hearTexts({ asked, error, said, command }) {
-    if (JSON.stringify(asked) !== JSON.stringify(this.writing)) return; // another view asked
-    this.say(error, true);
+  async writeTexts(wanted) {
+    this.say("The texts are being written.");
+    this.writing = JSON.stringify(wanted);
+    const told = new Promise((resolve) => { this.textsTold = resolve; });
+    await this.ask("texts", wanted);
+    const { error, said, command } = await told;
     this.say(this.opened.account);
-    if (!error) this.wrote.replaceChildren(make("p", {}, `${said}; it goes to:`), this.code(command));
+    if (error) this.say(error, true);
+    else this.wrote.replaceChildren(make("p", {}, `${said}; it goes to:`), this.code(command));
+  }
+
+  hearTexts(told) {
+    if (JSON.stringify(told.asked) === this.writing) this.textsTold?.(told); // otherwise another view asked
   }
 
   code(command) {

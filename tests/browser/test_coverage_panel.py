@@ -124,6 +124,8 @@ def test_a_gap_its_price_and_its_records(lab: Lab, truth: Path) -> None:
     panel.get_by_role("button", name="Write these texts").click()
     expect(panel.locator(".gaps .detail")).to_contain_text("they are no random sample; it goes to:")
     assert list((lab.root / "gaps").glob("*_*.jsonl"))
+    panel.get_by_role("button", name="Write these texts").click()
+    expect(panel.get_by_role("alert")).to_contain_text("stands already; choose another name")
 
 
 @pytest.mark.usefixtures("truth")
