@@ -729,7 +729,8 @@ class Screen {
       const taken = () => this.desk.ops.find((op) => op.about === field.field_path);
       const choice = (label, other) => make("button", { type: "button", class: "small", "aria-pressed": String(Boolean(taken()) === other), "aria-label": `${label}: ${field.field_path}`,
         "data-choice": `${label}: ${field.field_path}`, onfocus: () => this.look(field.field_path), onclick: () => { this.take(field, other); } }, label);
-      return make("tr", {}, make("th", { scope: "row" }, field.field_path), text(field.pipeline), text(field.first), text(field.second),
+      const name = field.field_path.split(/(?=\.)/).flatMap((part) => [make("wbr"), part]);
+      return make("tr", {}, make("th", { scope: "row" }, ...name), text(field.pipeline), text(field.first), text(field.second),
         make("td", { class: "buttons" }, choice("First", false), choice("Second", true)));
     });
     const head = ["field", "pipeline", `first: ${first}`, `second: ${second}`, "what is right"].map((label) => make("th", { scope: "col" }, label));
