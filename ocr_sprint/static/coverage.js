@@ -107,7 +107,7 @@ class CoverageScreen extends Panel {
     } finally {
       this.maps.removeAttribute("aria-busy");
     }
-    await this.showGaps({ only: wanted.only, after: wanted.after });
+    this.showGaps({ only: wanted.only, after: wanted.after }).catch(() => {}); // the map is of use before them
   }
 
   /** Ask for gaps; those that take the kernel a while are told later, perhaps before the answer says so. */
