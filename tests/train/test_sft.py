@@ -138,6 +138,14 @@ def test_the_saved_folder_says_again_what_was_measured(made, plan):
         ]
 
 
+def test_a_model_that_answers_gives_no_scores(made, tmp_path, capsys):
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"id":"1","title":"A","content":"B"}\n')
+    words = ["predict", "--model", str(made), "--source", str(texts), "--output", str(tmp_path / "out.jsonl")]
+    assert main(words) == 2
+    assert "holds a model of --mode sft, which gives answers and no scores" in capsys.readouterr().err
+
+
 def test_messages_teach_the_same(made, plan, tmp_path):
     files = {
         name: [Path(str(path).replace("prompt_completion", "messages")) for path in paths]
