@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 import fastcore.docments
 import nbformat
 import yaml
+from nbdev import processors
 from nbdev.quarto import nbdev_sidebar
 from nbdev.serve import proc_nbs
 
@@ -72,12 +73,21 @@ def lenient_signature(symbol: Any, *, eval_str: bool) -> inspect.Signature:
         return inspect.signature(symbol)
 
 
+runs = processors._do_eval
+
+
+def runs_for_docs(cell: Any) -> bool:
+    """Whether nbdev runs a cell for show_doc: none that needs torch, which the site is built without."""
+    return "train" not in cell.directives_ and bool(runs(cell))
+
+
 def prepare() -> None:
     """Let nbdev prepare the notebooks and write Sphinx's copy of them."""
     shutil.rmtree(ROOT / "_site", ignore_errors=True)
     nbdev_sidebar.__wrapped__(force=True)
     # Without workers nbdev runs in this process, where show_doc can be helped; a notebook's cell may change the folder.
-    with chdir(ROOT), patch.object(fastcore.docments, "signature", lenient_signature):
+    signatures = patch.object(fastcore.docments, "signature", lenient_signature)
+    with chdir(ROOT), signatures, patch.object(processors, "_do_eval", runs_for_docs):
         proc_nbs(force=True, n_workers=0)
     contents = yaml.safe_load((ROOT / "nbs/sidebar.yml").read_text(encoding="utf-8"))["website"]["sidebar"]["contents"]
     address = published_address()
