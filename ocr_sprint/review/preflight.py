@@ -161,7 +161,7 @@ def group_sides(
         sides[name] = side
     return sides
 
-
+# %% ../../nbs/review/39_preflight.ipynb #d887b09a
 def row_keys(
     name: str,  # the row's id
     asked: list[Turn],

@@ -105,7 +105,7 @@ def _read_file(
         rows.append(row)
     return rows
 
-
+# %% ../../nbs/training/24_chat.ipynb #9217a57f
 def read_chat(
     files: Mapping[str, Sequence[Path]],  # by split
 ) -> dict[str, list[ChatRow]]:

@@ -160,7 +160,7 @@ class AnswerMeasures(FieldMeasures):
     gain: tuple[float, float, float] | None  # in the share of right fields, over what the pipeline said, with its 95 %
     fields: tuple[FieldMeasures, ...]  # by kind of field, the least right first
 
-
+# %% ../../nbs/training/25_field_metrics.ipynb #b1410512
 def measure_answers(
     answers: Sequence[Answer],
 ) -> AnswerMeasures:
