@@ -77,7 +77,8 @@ def main() -> None:
         return
     packages = [path.resolve() for path in given.packages]
     sys.path[:0] = map(str, packages)
-    os.environ |= {"AXOLOTL_DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "UNSLOTH_DISABLE_STATISTICS": "1"}
+    names = ("AXOLOTL_DO_NOT_TRACK", "HF_HUB_OFFLINE", "UNSLOTH_DISABLE_STATISTICS", "UNSLOTH_COMPILE_DISABLE")
+    os.environ |= dict.fromkeys((*names, "TORCHDYNAMO_DISABLE"), "1")
     print(axolotl_schema(given.folder))
     if given.model is not None:
         with tempfile.TemporaryDirectory() as place:
