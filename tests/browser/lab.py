@@ -37,7 +37,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from npm_package import install
 from PIL import Image
-from playwright.sync_api import BrowserContext, Locator, Page, Playwright, expect
+from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Playwright, expect
 
 WAIT = 120  # seconds, for machines that are busy with other things
 SETTINGS = {
@@ -131,7 +131,13 @@ def watched(context: BrowserContext) -> Iterator[Page]:
     page = context.new_page()
     errors: list[str] = []
     addresses: list[str] = []
+
+    def heard(message: ConsoleMessage) -> None:
+        if message.type == "error" and not message.text.startswith("Failed to load resource"):
+            errors.append(message.text)
+
     page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", heard)
     page.on("request", lambda request: addresses.append(request.url))
     page.on("websocket", lambda socket: addresses.append(socket.url))
     try:
@@ -160,6 +166,12 @@ def open_notebook(page: Page, address: str, name: str) -> None:
     base, _, query = address.partition("/?")
     page.goto(f"{base}/lab/tree/{name}?{query}&reset")
     page.wait_for_function(f"() => {KERNEL}?.status === 'idle'")
+    # What goes wrong in the kernel outside of a cell, as a page error.
+    page.evaluate(
+        f"() => {{ {KERNEL}.iopubMessage.connect((_, message) => {{ if (message.header.msg_type === 'error'"
+        " && message.parent_header.msg_type !== 'execute_request')"
+        " console.error(message.content.traceback.join('\\n')); }); }"
+    )
 
 
 def run_all(page: Page) -> None:
