@@ -155,9 +155,9 @@ def test_no_violations_and_none_of_the_keys_leak(lab: Lab, root: Path) -> None:
         panel = open_board(lab, "axe-jobs", ', folder="axe-folder"', COUNT)
         expect(panel.locator("tbody tr").first).to_be_visible()
         panel.locator("summary").click()
+        panel.get_by_role("button", name="How to review").click()
         panel.evaluate("node => node.scrollIntoView({block: 'start'})")
         assert violations(lab.page, ".ocr-sprint-jobs") == []
-        panel.get_by_role("button", name="How to review").click()
         expect(panel.locator("code")).to_contain_text("review_panel(")
         panel.get_by_role("button", name="Further").click()
         expect(panel.locator(".where")).to_have_text("page 2")
