@@ -103,8 +103,11 @@ def test_what_only_training_needs_is_frozen_apart() -> None:
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_made_as_nbdev_needs_it(notebook: Path) -> None:
-    first = json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]
-    title = "".join(first["source"])
+    whole = json.loads(notebook.read_text(encoding="utf-8"))
+    assert "widgets" not in whole["metadata"], (
+        "a widget's state holds the program of its panel, and says nothing to a reader"
+    )
+    title = "".join(whole["cells"][0]["source"])
     assert re.fullmatch(r"# .+\n\n> .+", title), "the first cell is '# Title', an empty line, '> one line', and no more"
     exports = [re.search(r"^#\| default_exp (\S+)$", cell["source"], re.MULTILINE) for cell in cells(notebook)]
     for name in (found[1] for found in exports if found):
