@@ -24,6 +24,16 @@ const face = (Screen) => ({
   },
 });
 
+/** Do what a message asks for. JupyterLab would swallow what goes wrong there, so the screen says it in a line. */
+async function safely(screen, act) {
+  try {
+    await act();
+  } catch (problem) {
+    console.error(problem);
+    screen.say(`The panel made a mistake: ${problem.message}. Reload the page; what was not saved may have to be done again.`, true);
+  }
+}
+
 let plotly = null; // a promise of plotly's program, which comes from the kernel once for each page
 
 /** The screen of a panel: `ask` the kernel and await its answer, hear what it tells unasked, `say` things, draw charts. */
@@ -35,7 +45,7 @@ class Panel {
     this.status = make("div", { class: "status", role: "status" });
     this.root = make("div", { class: `ocr-sprint-panel ocr-sprint-${name}`, "data-lm-suppress-shortcuts": "true", role: "region", "aria-label": label }, this.alert);
     for (const kind of ["keydown", "keyup", "keypress"]) this.root.addEventListener(kind, (event) => event.stopPropagation());
-    this.onMessage = (message, buffers) => this.hear(message, buffers);
+    this.onMessage = (message, buffers) => safely(this, () => this.hear(message, buffers));
     model.on("msg:custom", this.onMessage);
     this.themes = new MutationObserver(() => this.redraw());
     this.themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "class"] });

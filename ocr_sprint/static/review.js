@@ -97,7 +97,7 @@ class Screen {
     this.model = model;
     this.uid = `osr${Math.random().toString(36).slice(2, 8)}`;
     Object.assign(this, { letters: [], at: -1, form: [], reasons: [], wanted: {}, current: null, after: null, total: null, asking: false });
-    Object.assign(this, { desk: null, generation: 0, zoom: 1, fit: false, page: 1, focus: null, wide: false });
+    Object.assign(this, { desk: null, generation: 0, zoom: 1, fit: false, page: 1, focus: null, wide: false, saving: null });
     this.cache = new Map(); // by letter: {sheet, pictures}
     this.drafts = new Map(); // by letter: work that is not handed in
     this.waiting = new Set(); // letters whose unsaved work the kernel keeps, not fetched yet
@@ -111,7 +111,7 @@ class Screen {
     this.active = 0;
     this.lastSign = performance.now();
     this.build(host);
-    this.onMessage = (message, buffers) => this.hear(message, buffers);
+    this.onMessage = (message, buffers) => safely(this, () => this.hear(message, buffers));
     model.on("msg:custom", this.onMessage);
     this.send({ kind: "hello" });
     this.helloTimer = setTimeout(() => this.say("The kernel does not answer. Run the notebook's cells again.", true), SILENCE_MS);
@@ -146,6 +146,7 @@ class Screen {
     this.saveOnly = button("Save only", "Ctrl+S", () => this.handIn(false));
     this.status = make("div", { class: "status", role: "status" });
     this.alert = make("div", { class: "alert", role: "alert" });
+    this.notices = make("div", { class: "notices", "aria-live": "assertive" }); // about letters that are not in sight
     const zoomed = (factor) => () => this.setZoom(factor);
     const tools = make("div", { class: "tools" }, this.page_tabs, make("span", { class: "grow" }),
       button("−", "Zoom out (Esc, then -)", zoomed(1 / 1.25)), button("+", "Zoom in (Esc, then +)", zoomed(1.25)), button("Whole page", "Esc, then f", zoomed(0)));
@@ -169,7 +170,7 @@ class Screen {
     bar.children[1].setAttribute("aria-label", "Next letter");
     const actions = make("div", { class: "actions" }, this.approve, this.saveOnly, this.status);
     this.root = make("div", { class: "ocr-sprint-panel ocr-sprint-review", "data-lm-suppress-shortcuts": "true", role: "region", "aria-label": "Review of letters" },
-      bar, this.help, this.own, this.alert, this.practice,
+      bar, this.help, this.own, this.alert, this.notices, this.practice,
       make("div", { class: "panes" }, make("div", { class: "left" }, tools, this.viewer),
         make("div", { class: "right" }, this.crop, this.detail, this.fields, actions)));
     this.root.addEventListener("keydown", (event) => this.key(event));
@@ -198,7 +199,13 @@ class Screen {
     button.setAttribute("aria-expanded", String(!node.hidden));
   }
 
+  /** Keep the keys in here when what has the focus goes away: outside they mean something else. */
+  hold(within = this.root) {
+    if (within.contains(document.activeElement)) this.viewer.focus({ preventScroll: true });
+  }
+
   message(text) {
+    this.hold(this.fields);
     this.fields.replaceChildren(make("p", { class: "message" }, text));
     this.picture.replaceChildren();
     this.detail.replaceChildren();
@@ -214,6 +221,26 @@ class Screen {
     else this.status.textContent = text;
   }
 
+  /** A line about a letter that is not in sight; it stays until it is closed or the letter is opened. */
+  notice(id, text) {
+    this.dropNotice(id);
+    const go = () => {
+      const at = this.letters.findIndex((letter) => letter.job_id === id);
+      if (at >= 0) this.go(at);
+      else this.say("That letter is not in this list: choose its kind of review, every flag and every unit.");
+    };
+    const close = () => {
+      this.hold();
+      this.dropNotice(id);
+    };
+    this.notices.append(make("div", { class: "notice", "data-letter": id }, make("span", { class: "grow" }, text), make("button", { type: "button", onclick: go }, "Go to it"),
+      make("button", { type: "button", class: "small", "aria-label": "Close this line", onclick: close }, "×")));
+  }
+
+  dropNotice(id) {
+    [...this.notices.children].find((each) => each.dataset.letter === id)?.remove();
+  }
+
   // ---------------------------------------------------------------- messages
 
   hear(message, buffers) {
@@ -225,6 +252,7 @@ class Screen {
   }
 
   gotLetters(message) {
+    if (message.wanted.mode !== this.wanted.mode) for (const id of [...this.cache.keys()]) this.forget(id); // chosen in another view
     Object.assign(this, { form: message.form, reasons: message.reasons, wanted: message.wanted, letters: message.letters, after: message.after, total: message.total });
     this.reviewer = message.reviewer;
     this.waiting = new Set(message.drafts);
@@ -299,7 +327,7 @@ class Screen {
     const told = !outcome ? [] : [make("span", {}, !errors.length ? `${filename}: nothing was planted here.` : missed.length ? `${filename}: you missed ${missed.length} of ${errors.length} planted error${errors.length === 1 ? "" : "s"}.`
       : `${filename}: you caught ${errors.length === 1 ? "the planted error" : `all ${errors.length} planted errors`}.`), ...(items.length ? [make("ul", {}, ...items)] : [])];
     this.practice.className = missed.length ? "practice missed" : "practice";
-    const close = make("button", { type: "button", class: "small", "aria-label": "Close what was missed", onclick: () => this.practice.replaceChildren() }, "×");
+    const close = make("button", { type: "button", class: "small", "aria-label": "Close what was missed", onclick: () => { this.hold(); this.practice.replaceChildren(); } }, "×");
     this.practice.replaceChildren(...(told.length ? [make("div", {}, ...told), close] : []));
   }
 
@@ -352,7 +380,8 @@ class Screen {
 
   gotSheet({ sheet, draft }) {
     const id = sheet.job_id;
-    if (sheet.mode !== this.wanted.mode) return;
+    const saving = this.locked && this.saving?.id === id ? this.saving : null;
+    if (sheet.mode !== this.wanted.mode || (saving && (saving.version === null || sheet.version < saving.version))) return; // was on its way before the save
     this.adopt(sheet, draft);
     const pictures = this.cache.get(id)?.pictures ?? new Map();
     this.cache.delete(id);
@@ -362,6 +391,7 @@ class Screen {
     // A late copy must not repaint over unsaved work; a stale version is found out when it is handed in.
     if (this.desk && this.desk.sheet.job_id === id && (this.desk.ops.length || this.desk.sheet.version === sheet.version) && !this.locked) return;
     this.show();
+    if (saving?.approve) this.approveSaved(sheet, saving);
   }
 
   /** Take up work that this page does not have: it was reloaded, or somebody has changed the letter since. */
@@ -456,8 +486,10 @@ class Screen {
     if (this.desk.ops.length && !this.locked) this.drafts.set(id, this.desk);
     else this.drafts.delete(id);
     if (!this.locked) this.work.set(id, this.active);
+    if (this.locked && this.saving?.approve) this.notice(id, `${this.desk.sheet.filename} is not approved: you left it before it was saved.`);
     this.generation += 1;
     this.locked = false;
+    this.saving = null;
   }
 
   count() {
@@ -474,8 +506,10 @@ class Screen {
     const id = this.letters[this.at].job_id;
     const { sheet } = this.cache.get(id);
     const draft = this.drafts.get(id);
+    this.dropNotice(id);
     this.generation += 1;
     this.locked = false;
+    this.saving = null;
     this.desk = draft && draft.sheet.version === sheet.version ? draft : new Desk(sheet);
     this.fields.inert = false;
     this.active = this.work.get(id) ?? 0;
@@ -501,8 +535,9 @@ class Screen {
   focusFirst(path) {
     const differs = this.desk.sheet.mode === "conflict" ? this.fields.querySelector("[data-choice]") : null;
     const target = (path && this.input(path)) || differs || this.input(this.doubtful()[0]) || this.approve;
-    target.focus({ preventScroll: target === this.approve });
-    if (target === this.approve) this.look(null);
+    const elsewhere = !this.root.contains(document.activeElement) && document.activeElement?.matches("input, textarea, select, [contenteditable='true']");
+    if (!elsewhere) target.focus({ preventScroll: target === this.approve }); // not from who types in a cell or in another view
+    if (elsewhere || target === this.approve) this.look(target.dataset.path ?? null);
   }
 
   // ---------------------------------------------------------------- the form
@@ -642,14 +677,16 @@ class Screen {
   /** Let the kernel keep what was done so far, for a page that is reloaded. Gives the number of the message. */
   tell(kind = "draft", more = {}) {
     this.told += 1;
+    const n = `${this.uid}/${this.told}`; // another view of the panel hears the answer too
     const { job_id, version, run, mode } = this.desk.sheet;
-    this.send({ kind, n: this.told, job_id, version, run, mode, ops: this.desk.ops.map(kept), active: Math.round(this.active), ...more });
+    this.send({ kind, n, job_id, version, run, mode, ops: this.desk.ops.map(kept), active: Math.round(this.active), ...more });
     this.count();
-    return this.told;
+    return n;
   }
 
   gotKept({ n }) {
-    this.heard = Math.max(this.heard, n);
+    const [view, number] = n.split("/");
+    if (view === this.uid) this.heard = Math.max(this.heard, Number(number));
   }
 
   gotCheck({ n, reason, odd, wrong }) {
@@ -886,10 +923,12 @@ class Screen {
   // ---------------------------------------------------------------- handing in
 
   handIn(approve) {
-    if (!this.desk || this.locked) return;
+    if (!this.desk) return undefined;
+    if (this.locked) return this.afterSaving(approve);
     this.commit();
     this.tick();
     const { sheet, ops } = this.desk;
+    if (!approve && sheet.mode === "second") return this.say("A second review is handed in as a whole: Ctrl+Enter. Until then your work is kept here.");
     if (!approve && !ops.length) return this.say("Nothing to save.");
     const wrong = ops.find((op) => op.wrong);
     if (wrong) {
@@ -898,12 +937,12 @@ class Screen {
     }
     const id = `${this.uid}-${Date.now()}-${this.pending.size}`;
     const message = { kind: "save", id, job_id: sheet.job_id, mode: sheet.mode, version: sheet.version, run: sheet.run, approve, ops: ops.map(plain), seconds: Math.round(this.active / 100) / 10 };
-    this.dispatch(message, { desk: this.desk, stay: !approve, index: this.at });
+    this.dispatch(message, { desk: this.desk, stay: !approve });
     if (approve) this.work.delete(sheet.job_id);
     else this.work.set(sheet.job_id, this.active);
     this.drafts.delete(sheet.job_id);
     this.problems.delete(sheet.job_id);
-    if (!approve) return this.lock();
+    if (!approve) return this.lock({ id: sheet.job_id, approve: false, version: null });
     this.states.set(sheet.job_id, "sent");
     this.forget(sheet.job_id);
     this.generation += 1;
@@ -911,21 +950,36 @@ class Screen {
     return this.next();
   }
 
+  /** The letter in sight is being saved: approve it as soon as that is done. */
+  afterSaving(approve) {
+    if (!approve || this.saving?.approve) return;
+    if (this.saving) this.saving.approve = true;
+    this.say(this.saving ? `Saving ${this.desk.sheet.filename} …; then it is approved.` : "Corrections are being taken back: approve when that is done.");
+  }
+
+  approveSaved(sheet, { version }) {
+    if (sheet.version === version) this.handIn(true);
+    else this.say(`${sheet.filename} is saved and not approved: somebody else has changed it since. Look at it, then approve.`, true);
+  }
+
   takeBack() {
     const { sheet } = this.desk;
     const id = `${this.uid}-${Date.now()}-${this.pending.size}`;
-    this.dispatch({ kind: "undo", id, job_id: sheet.job_id, mode: sheet.mode, version: sheet.version }, { desk: this.desk, stay: true, index: this.at });
+    this.dispatch({ kind: "undo", id, job_id: sheet.job_id, mode: sheet.mode, version: sheet.version }, { desk: this.desk, stay: true });
     this.lock();
   }
 
-  lock() {
+  lock(saving = null) {
     this.locked = true;
+    this.saving = saving;
+    this.hold();
     this.fields.inert = true;
     this.approve.disabled = this.saveOnly.disabled = true;
   }
 
   unlock() {
     this.locked = false;
+    this.saving = null;
     this.fields.inert = false;
     this.approve.disabled = this.saveOnly.disabled = !this.desk;
   }
@@ -965,35 +1019,37 @@ class Screen {
     this.showPractice(filename, saved.practice);
     const differs = saved.differences === null ? "" : saved.differences ? `; it differs from the first review in ${saved.differences}, and somebody will decide` : "; it agrees with the first review";
     this.say(`Saved: ${filename}${saved.approved && saved.differences === null ? ", approved" : ""}${differs}`);
+    this.dropNotice(id);
+    if (desk.sheet.mode !== this.wanted.mode) return; // another list is in sight
     if (!stay) {
       this.states.set(id, "done");
       return;
     }
+    if (this.saving?.id === id) this.saving.version = saved.version;
     this.forget(id);
     this.send({ kind: "want", jobs: [id], mode: this.wanted.mode });
   }
 
-  gotRefused(message, { desk, index }) {
-    const id = message.job_id;
-    const { filename } = desk.sheet;
+  gotRefused(message, { desk }) {
+    const { job_id: id, clashing = [] } = message;
+    const { filename, mode } = desk.sheet;
+    const listed = mode === this.wanted.mode; // otherwise the kernel has the work
+    const at = this.letters.findIndex((letter) => letter.job_id === id);
     this.say("");
-    this.states.set(id, "refused");
-    this.problems.set(id, { message: message.message, clashing: message.clashing ?? [] });
-    const fresh = message.sheet ? new Desk(message.sheet, message.kept) : desk;
-    const pictures = this.cache.get(id)?.pictures ?? new Map();
-    this.cache.set(id, { sheet: fresh.sheet, pictures });
-    if (fresh.ops.length) this.drafts.set(id, fresh);
-    this.states.delete(id);
-    if (this.letters[this.at]?.job_id === id || this.finished) {
+    if (listed) {
+      const fresh = message.sheet ? new Desk(message.sheet, message.kept) : desk;
+      this.states.delete(id);
+      this.problems.set(id, { message: message.message, clashing });
+      this.cache.set(id, { sheet: fresh.sheet, pictures: this.cache.get(id)?.pictures ?? new Map() });
+      if (fresh.ops.length) this.drafts.set(id, fresh);
+    }
+    if (listed && at >= 0 && (at === this.at || this.finished)) {
       this.unlock();
       this.desk = null;
-      this.at = index;
+      this.at = at;
       this.show();
       this.want();
-    } else {
-      const there = make("button", { type: "button", onclick: () => this.go(index) }, "Go to it");
-      this.say(`Not saved: ${filename}. ${message.message}`, true, there);
-    }
+    } else this.notice(id, `Not saved: ${filename}. ${message.message}`);
   }
 
   // ---------------------------------------------------------------- keys
@@ -1050,6 +1106,7 @@ class Screen {
   }
 
   pageKey(event) {
+    if (this.locked) return null; // keys that were meant for a field
     const keys = { j: () => this.step(1), k: () => this.step(-1), "+": () => this.setZoom(1.25), "-": () => this.setZoom(0.8), f: () => this.setZoom(0), u: () => this.undo(),
       "?": () => this.toggle(this.help, this.keysButton) };
     if (event.target.tagName === "BUTTON") return event.key === "Escape" ? () => this.viewer.focus() : null;

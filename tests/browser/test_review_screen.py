@@ -1,0 +1,181 @@
+"""The review screen before a kernel whose messages the test carries by hand: what comes late, or is done in between."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from letters import add_letter, new_store
+from playwright.sync_api import BrowserContext, Page, expect
+
+from ocr_sprint.panels.desk import StoreDesk
+from ocr_sprint.panels.screen import program, style
+from ocr_sprint.panels.session import ReviewSession
+from ocr_sprint.review.edits import Edit
+from ocr_sprint.review.store import Store
+
+RENDER = """async ([program, style]) => {
+  document.head.append(Object.assign(document.createElement("style"), { textContent: style }));
+  const module = await import(URL.createObjectURL(new Blob([program], { type: "text/javascript" })));
+  const hearers = new Set();
+  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  window.sent = [];
+  window.tell = (message, buffers) => hearers.forEach((hear) => hear(message, buffers.map(bytes)));
+  const model = { on: (_, hear) => hearers.add(hear), off: (_, hear) => hearers.delete(hear), send: (message) => sent.push(structuredClone(message)) };
+  module.default.render({ model, el: document.body });
+}"""
+
+
+class Wire:
+    """A screen, a kernel's session, and the messages between them."""
+
+    def __init__(self, page: Page, store: Store, by: str = "reviewer-a") -> None:
+        self.page, self.told = page, []
+        tell = lambda message, buffers=(): self.told.append((message, buffers))  # noqa: E731
+        self.session = ReviewSession(StoreDesk(store, by), tell, in_background=lambda work: work())
+        page.evaluate(RENDER, [program("review"), style("review")])
+        self.carry()
+
+    def sent(self) -> list[dict]:
+        return self.page.evaluate("sent.splice(0)")
+
+    def tell(self, message: dict, *buffers: bytes) -> None:
+        texts = [base64.b64encode(each).decode() for each in buffers]
+        self.page.evaluate("([message, buffers]) => tell(message, buffers)", [json.loads(json.dumps(message)), texts])
+
+    def carry(self) -> None:
+        """Everything that was sent, and the answers, until nothing is sent."""
+        while sent := self.sent():
+            for message in sent:
+                self.session.handle(message)
+            answers, self.told = self.told, []
+            for message, buffers in answers:
+                self.tell(message, *buffers)
+
+    def field(self, path: str):
+        return self.page.locator(f'[data-path="{path}"]')
+
+    def press(self, keys: str) -> None:
+        self.page.keyboard.press(keys)
+
+
+@pytest.fixture(autouse=True)
+def kernels() -> None:
+    """There are none here."""
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    found = context.new_page()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with new_store(tmp_path / "store.db") as found:
+        yield found
+
+
+def test_approve_right_after_save_waits_for_the_save(page: Page, store: Store) -> None:
+    job_id = add_letter(store, 1)
+    wire = Wire(page, store)
+    wire.field("header.perihal").fill("patroli malam")
+    wire.press("Control+s")
+    wire.press("Control+Enter")
+    wire.press("j")  # meant for a field; the keys stay in the panel, and do nothing
+    expect(page.locator(".status")).to_contain_text("then it is approved")
+    wire.carry()
+    job = store.job(job_id)
+    assert (job.approved, job.result["header"]["perihal"], job.version) == (True, "patroli malam", 3)
+
+
+def test_what_somebody_else_changed_after_the_save_is_looked_at_before_it_is_approved(page: Page, store: Store) -> None:
+    job_id = add_letter(store, 1)
+    wire = Wire(page, store)
+    wire.field("header.perihal").fill("patroli malam")
+    wire.press("Control+s")
+    wire.press("Control+Enter")
+    for message in wire.sent():
+        wire.session.handle(message)
+    store.correct(job_id, [Edit("set", "header.tempat", "Bogor")], by="reviewer-b", expected_version=None)
+    answers, wire.told = wire.told, []
+    for message, buffers in answers:
+        wire.tell(message, *buffers)
+    wire.carry()
+    expect(page.get_by_role("alert")).to_contain_text("somebody else has changed it since")
+    expect(wire.field("header.tempat")).to_have_value("Bogor")
+    assert not store.job(job_id).approved
+
+
+def test_a_refused_letter_is_told_of_until_it_is_opened(page: Page, store: Store) -> None:
+    job_ids = {f"sprint-{number:03}.png": add_letter(store, number) for number in (1, 2, 3)}
+    wire = Wire(page, store)
+    name = page.locator(".name").inner_text()
+    wire.field("header.perihal").fill("patroli malam")
+    wire.press("Control+Enter")
+    store.correct(job_ids[name], [Edit("set", "header.perihal", "razia")], by="reviewer-b", expected_version=None)
+    wire.carry()
+    notice = page.locator(".notice")
+    expect(notice).to_contain_text(f"Not saved: {name}")
+    wire.press("Alt+PageDown")
+    wire.carry()
+    expect(notice).to_contain_text(f"Not saved: {name}")
+    notice.get_by_role("button", name="Go to it").click()
+    wire.carry()
+    expect(page.locator(".name")).to_have_text(name)
+    expect(notice).to_have_count(0)
+    expect(page.locator(".clash")).to_contain_text("you: patroli malam; now: razia")
+
+
+def test_a_refusal_after_another_list_was_chosen_opens_no_other_letter(page: Page, store: Store) -> None:
+    job_id = add_letter(store, 1, doubtful=("header.perihal",))
+    add_letter(store, 2)
+    wire = Wire(page, store)
+    expect(page.locator(".name")).to_have_text("sprint-001.png")
+    wire.field("header.perihal").fill("patroli malam")
+    wire.press("Control+Enter")
+    store.correct(job_id, [Edit("set", "header.perihal", "razia")], by="reviewer-b", expected_version=None)
+    saving = wire.sent()
+    wire.tell({"kind": "letters", "form": [], "reasons": [], "wanted": {"mode": "conflict"}, "letters": [], "after": None,
+               "total": 0, "reviewer": "reviewer-a", "drafts": [], "own": None, "current": None})  # fmt: skip
+    for message in saving:
+        wire.session.handle(message)
+    for message, buffers in wire.told:
+        wire.tell(message, *buffers)
+    expect(page.locator(".notice")).to_contain_text("Not saved: sprint-001.png")
+    expect(page.locator(".fields")).to_have_text("No letters wait here.")
+    expect(page.get_by_role("alert")).to_be_empty()
+
+
+def test_a_second_review_is_not_handed_in_by_a_save(page: Page, store: Store) -> None:
+    job_id = add_letter(store, 1)
+    store.approve(job_id, by="reviewer-b", expected_version=None)
+    wire = Wire(page, store)
+    page.get_by_label("Kind of review").select_option("second")
+    wire.carry()
+    wire.field("header.perihal").fill("patroli malam")
+    wire.press("Control+s")
+    expect(page.locator(".status")).to_contain_text("handed in as a whole")
+    assert [message["kind"] for message in wire.sent()] == ["check"]
+
+
+def test_the_mistake_of_a_screen_is_said(page: Page, store: Store) -> None:
+    add_letter(store, 1)
+    wire = Wire(page, store)
+    wire.tell({"kind": "sheet", "sheet": None, "draft": None})
+    expect(page.get_by_role("alert")).to_contain_text("The panel made a mistake")
+
+
+def test_what_another_view_was_told_is_not_taken_for_ones_own(page: Page, store: Store) -> None:
+    job_id = add_letter(store, 1)
+    wire = Wire(page, store)
+    wire.field("header.perihal").fill("patroli malam")
+    wire.press("Tab")
+    wire.tell({"kind": "checked", "n": "another/1", "reason": None, "odd": ["is no date"], "wrong": True})
+    wire.press("Control+Enter")
+    wire.carry()
+    assert store.job(job_id).approved
