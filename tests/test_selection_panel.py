@@ -81,11 +81,12 @@ CASES: list[tuple[dict[str, Any], dict[str, str]]] = [
         {"dimensions": "wonder,agency"},
         {"filter_by_difficulty": "hard", "target_size": "60", "strategy": "iqr_optimization"},
     ),
+    ({}, {"target_size": "150", "weights: agency": "2.5", "weights: wonder": "0.3", "weights: tier": "4", "floor": "3"}),
 ]
 
 
 @pytest.mark.parametrize(
-    ("opened", "texts"), CASES, ids=["folder", "blend", "groups", "active", "frozen", "difficulty"]
+    ("opened", "texts"), CASES, ids=["folder", "blend", "groups", "active", "frozen", "difficulty", "weights"]
 )
 def test_the_command_on_the_screen_makes_the_same_files(
     labeled: Path, opened: dict[str, Any], texts: dict[str, str]
@@ -131,6 +132,10 @@ wishes = st.builds(
     st.integers(0, 500),
     st.none() | st.integers(1, 500),
     st.floats(0, 100),
+    st.dictionaries(
+        st.sampled_from(["agency", "tier", "a=b", "two words", "-odd"]),
+        st.floats(0, 1e9, exclude_min=True).filter(lambda weight: weight != 1),
+    ),
 )
 divisions = st.builds(
     lambda pair, test: Division(*pair, round(1 - sum(pair), 1), test), shares, st.sampled_from(get_args(TestKind))
@@ -227,6 +232,9 @@ def test_undo_and_redo_lead_back_and_forth(steps: list[tuple[Any, ...]]) -> None
         ({"error_weight": "inf"}, "Error weight: give a number that ends"),
         ({"error_weight": "nan"}, "cannot be negative"),
         ({"floor": "-1"}, "floor, source cap and error weight cannot be negative"),
+        ({"weights: agency": "much"}, "Weight of agency: 'much' is not a number"),
+        ({"weights: tier": "-2"}, "the weight of tier is -2; give a positive number that ends"),
+        ({"weights: wonder": "inf"}, "the weight of wonder is inf"),
         ({"source_cap": "2"}, "with 2 per source there are 18 records"),
         ({"strategy": "best"}, "there is no 'best'; there are maximize_coverage"),
         ({"strategy": ""}, "Strategy"),
@@ -323,6 +331,21 @@ def test_the_splits_that_are_shown_are_those_that_are_written(labeled: Path) -> 
         assert len(Path("out", f"{name}.jsonl").read_bytes().splitlines()) == int(count)
     assert result["splits"]["leaks"] == 0
     assert json.loads(Path("out", "manifest.json").read_text())["digest"] == result["digest"]
+    panel.close()
+
+
+def test_weights_are_beside_the_score_and_only_those_that_differ_in_the_command(labeled: Path) -> None:
+    panel = selection_panel(labeled, target_size=600)
+    weighed = {name: f"weights: {name}" for name in (*THREE, "tier")}
+    plain = set_all(panel, **{name: "1.0" for name in weighed.values()})
+    shown = [control["label"] for control in plain["controls"] if control["group"] == "weights"]
+    assert shown == list(weighed)
+    assert "--weights" not in plain["state"]["command"]
+    changed = set_all(panel, **{weighed["agency"]: "3", weighed["wonder"]: "", weighed["tier"]: "0.5"})
+    assert "--weights agency=3,tier=0.5" in changed["state"]["command"]
+    assert "places count by weight (agency=3,tier=0.5)" in changed["result"]["verdict"]
+    assert changed["result"]["tiles"][0]["note"] == "part of the places asked for that are filled, by their weights"
+    assert changed["result"]["digest"] != plain["result"]["digest"]
     panel.close()
 
 

@@ -52,14 +52,14 @@ class Width(NamedTuple):
     reached: float
     proven: float  # no selection that meets the same floors and caps has more
 
-# %% ../../nbs/ground_truth/27_select.ipynb #a90fd180
+# %% ../../nbs/ground_truth/27_select.ipynb #6d557e40
 @dataclass(frozen=True, eq=False)
 class Selection:
     "Chosen rows, and what is known about the choice."
 
     wish: Wish
     rows: npt.NDArray[np.int64]  # ascending
-    score: float  # part of all places that are filled; with utility possibly above 1
+    score: float  # part of all places that are filled, by their weights; with utility possibly above 1
     bound: float  # no selection that meets the same floors, caps and quartiles scores more
     coverage: float  # the score without what records earn by their error
     prices: Reals  # of all bins of all demands: the proof

@@ -21,7 +21,7 @@ from ..ground_truth.training_task import Pool
 # %% auto #0
 __all__ = ['Tile', 'floors_shown', 'runs', 'shown']
 
-# %% ../../nbs/panels/12b_selection_view.ipynb #ae53e6dd
+# %% ../../nbs/panels/12b_selection_view.ipynb #623b7653
 class Tile(NamedTuple):
     "A number, and in one line what it means."
 
@@ -33,8 +33,9 @@ class Tile(NamedTuple):
 def _tiles(made: TrainingSet) -> list[Tile]:
     "The numbers by which a selection is judged, the proof first."
     chosen, train = made.selection, made.splits["train"]
+    counted = ", by their weights" if chosen.wish.weights else ""
     tiles = [
-        Tile("Score", f"{chosen.score:.4f}", "part of the places asked for that are filled"),
+        Tile("Score", f"{chosen.score:.4f}", f"part of the places asked for that are filled{counted}"),
         Tile("At most", f"{chosen.bound:.4f}", "proved: no selection under the same conditions scores more"),
         Tile("Gap", f"{chosen.gap:.3%}", "the most that a better selection could gain"),
     ]

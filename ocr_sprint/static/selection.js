@@ -25,10 +25,10 @@ class SelectionScreen extends Panel {
     this.undo = make("button", { type: "button", onclick: () => this.move("undo") }, "Undo");
     this.redo = make("button", { type: "button", onclick: () => this.move("redo") }, "Redo");
     const bar = make("div", { class: "bar" }, make("span", { class: "grow", title: account }, facts), this.status, this.undo, this.redo);
-    const groups = { selection: "Selection", splits: "Splits" };
+    const of = (group) => controls.filter((control) => control.group === group).map((control) => this.control(control));
+    const fields = (title, group) => make("fieldset", {}, make("legend", {}, title), ...of(group));
     const form = make("form", { class: "controls", "aria-label": "What is asked for", onsubmit: (event) => event.preventDefault() },
-      ...Object.entries(groups).map(([group, title]) => make("fieldset", {}, make("legend", {}, title),
-        ...controls.filter((control) => control.group === group).map((control) => this.control(control)))));
+      fields("Selection", "selection"), this.weights(of("weights")), fields("Splits", "splits"));
     this.problem = make("p", { class: "problem", role: "status" });
     this.result = make("div", { class: "result" });
     const files = this.files(controls.filter((control) => control.group === "files"));
@@ -40,8 +40,14 @@ class SelectionScreen extends Panel {
 
   // Controls
 
+  weights(controls) {
+    const told = "What a place in each counts against the others; 1 when empty. The score is then the weighted share of places filled.";
+    return make("details", { class: "weights" }, make("summary", {}, "Weights"),
+      make("fieldset", { "aria-label": "Weights" }, make("p", { class: "hint" }, told), ...controls));
+  }
+
   control(control) {
-    const id = `${this.uid}-${control.name}`;
+    const id = `${this.uid}-${this.controls.size}`; // names of dimensions may hold anything
     const change = (event) => this.change(control.name, event.target.value, event.type === "change");
     const events = { oninput: change, onchange: change, disabled: control.idle !== "" };
     const inputs = control.kind === "choice" ? [this.choice(control, id, events)] : this.entries(control, id, events);
