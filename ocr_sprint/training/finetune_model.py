@@ -18,7 +18,7 @@ from .finetune_plan import Mode, Plan, model_name
 
 # %% auto #0
 __all__ = ['PACKAGES', 'BEARABLE', 'require_torch', 'versions', 'quiet', 'Machine', 'find_machine', 'check_folder', 'read_config',
-           'check_size', 'read_tokenizer', 'Base', 'check_model']
+           'load_weights', 'check_size', 'read_tokenizer', 'Base', 'check_model']
 
 # %% ../../nbs/training/21_finetune_model.ipynb #9fcf0df8
 PACKAGES = ("torch", "transformers", "peft", "accelerate")
@@ -56,7 +56,7 @@ def quiet() -> None:
     for name in ("transformers", "peft", "accelerate", "torch", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
-# %% ../../nbs/training/21_finetune_model.ipynb #2c2ccf4d
+# %% ../../nbs/training/21_finetune_model.ipynb #c75108ec
 class Machine(NamedTuple):
     "Where this process computes."
 
@@ -78,7 +78,8 @@ def find_machine(
     "What this process has to compute with."
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if "WORLD_SIZE" not in os.environ:
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # read when torch first looks for cards
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+        os.environ["CUDA_VISIBLE_DEVICES"] = shown.split(",")[0]  # read when torch first looks for cards
     import torch
 
     if cpu or not torch.cuda.is_available():
@@ -109,18 +110,19 @@ def check_folder(
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
 
-# %% ../../nbs/training/21_finetune_model.ipynb #60e658f4
+# %% ../../nbs/training/21_finetune_model.ipynb #3cc64e4c
 def read_config(
     name: str,  # a folder, or an id of the hub
     mode: Mode,
 ) -> tuple[Any, int]:  # transformers' config, and the number of weights
     "A model's description; UsageError when there is none, DataError for a kind of model that cannot be trained so."
     import torch
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     try:
         config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         where = "" if Path(name).is_dir() else "; without a network give a model's folder with --model"
         raise UsageError(f"{name}: cannot be read as a model ({_first_line(error)}){where}") from None
     loader = AutoModelForSequenceClassification if mode == "regression" else AutoModelForCausalLM
@@ -130,9 +132,38 @@ def read_config(
             f"{name}: models of the type {config.model_type!r} have no head for {mode}; take a Qwen, Llama or Gemma, "
             f"or try --mode {other}"
         )
+    if getattr(config, "quantization_config", None):
+        raise DataError(f"{name}: its weights are quantised; take the model as it was before that")
     with torch.device("meta"):
         model = loader.from_config(config)
     return config, sum(weights.numel() for weights in model.parameters())
+
+# %% ../../nbs/training/21_finetune_model.ipynb #691d8248
+def load_weights(
+    name: str,  # a folder, or an id of the hub
+    mode: Mode,
+    new: tuple[str, ...] = (),  # parts that the files need not hold
+    **options: Any,  # for transformers
+) -> Any:  # transformers' model
+    "A model with its weights; DataError when they cannot be read, or are not all there."
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    loader = AutoModelForSequenceClassification if mode == "regression" else AutoModelForCausalLM
+    try:
+        model, told = loader.from_pretrained(name, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError) as error:
+        raise DataError(
+            f"{name}: its weights cannot be loaded as config.json describes them ({_first_line(error)}); fetch the "
+            "model again, whole"
+        ) from None
+    missing = sorted(part for part in told["missing_keys"] if not part.startswith(new or "."))
+    if missing:
+        raise DataError(
+            f"{name}: its files lack {len(missing)} weights, such as {missing[0]}, which would be drawn at random; "
+            "fetch the model again, whole"
+        )
+    return model
 
 # %% ../../nbs/training/21_finetune_model.ipynb #22b93f79
 BEARABLE = 1_000_000_000  # weights that a processor can train within hours

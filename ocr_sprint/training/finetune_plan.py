@@ -62,7 +62,7 @@ def model_name(
     owner, name = text.split("/")
     return f"{'Qwen' if owner.lower() == 'qwen' else owner}/{name}"
 
-# %% ../../nbs/training/20_finetune_plan.ipynb #d0344eb8
+# %% ../../nbs/training/20_finetune_plan.ipynb #13304a62
 @dataclass(frozen=True)
 class Settings:
     "How to train."
@@ -90,6 +90,8 @@ def settings_of(
     for name, value in (("epochs", plan.epochs), ("max-length", plan.max_length), ("micro-batch", plan.micro_batch)):
         if value is not None and value < 1:
             raise UsageError(f"--{name} {value}: give 1 or more")
+    if not 0 <= plan.seed < 2**32:
+        raise UsageError(f"--seed {plan.seed}: give 0 or more, and less than {2**32:,}")
     chosen = {"tiny": TINY, "full": FULL, "auto": FULL if gpu else TINY}[plan.config]
     own = {"epochs": plan.epochs, "longest": plan.max_length}
     return Settings(**{**asdict(chosen), **{name: value for name, value in own.items() if value is not None}})

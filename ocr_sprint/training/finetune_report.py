@@ -113,7 +113,7 @@ def overall_change(
     }
     return _change(off["model"], off["light"], groups)
 
-# %% ../../nbs/training/23b_finetune_report.ipynb #c1eefa92
+# %% ../../nbs/training/23b_finetune_report.ipynb #583f2234
 def oracle_floor(
     path: Path,  # JSON of calibrate_oracle
 ) -> dict[str, float]:  # points, by dimension
@@ -128,11 +128,14 @@ def oracle_floor(
     if not isinstance(repeats, list) or not repeats:
         raise DataError(f"{path}: tells of no oracle that was asked twice; run calibrate_oracle with --repeats 2")
     found: dict[str, float] = {}
-    for each in repeats:
-        for name, interval in each["deviation"].items():
-            if interval["value"] is not None:
-                floor = interval["value"] * math.sqrt(2 / math.pi)
-                found[name] = min(floor, found.get(name, floor))
+    try:
+        for each in repeats:
+            for name, interval in each["deviation"].items():
+                if interval["value"] is not None:
+                    floor = interval["value"] * math.sqrt(2 / math.pi)
+                    found[name] = min(floor, found.get(name, floor))
+    except (AttributeError, KeyError, TypeError):
+        raise DataError(f"{path}: was not written by calibrate_oracle; give its .json with --oracle") from None
     return found
 
 # %% ../../nbs/training/23b_finetune_report.ipynb #6c61d09b

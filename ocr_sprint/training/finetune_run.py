@@ -29,9 +29,11 @@ from .finetune_plan import Plan, Settings, accumulation, data_files, fingerprint
 __all__ = ['Run', 'write_json', 'resume_command', 'begin', 'finish', 'last_checkpoint', 'trainer_state', 'best_checkpoint',
            'read_history', 'callbacks', 'trainer_arguments', 'train']
 
-# %% ../../nbs/training/22_finetune_run.ipynb #f4e41961
+# %% ../../nbs/training/22_finetune_run.ipynb #58a43416
 _FORMAT = "ocr_sprint fine-tuning run 1"
 _MARKER = "whole"  # a file in every checkpoint that is complete
+_OTHER = "give another folder with --output, or remove this one"
+_TAKEN = ("model", "README.md", "report.html", "metrics.json", "predictions.jsonl", "history.jsonl", "config.json")
 
 
 @dataclass(frozen=True)
@@ -70,27 +72,32 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     with atomic_writer(path) as out:
         out.write(orjson.dumps(dict(document), option=orjson.OPT_INDENT_2) + b"\n")
 
-# %% ../../nbs/training/22_finetune_run.ipynb #f701370d
+# %% ../../nbs/training/22_finetune_run.ipynb #684efce0
 def _earlier(folder: Path, digest: str) -> str | None:
     "The state of this very run in the folder, None when it is new; UsageError when the folder holds anything else."
     path = folder / "run.json"
-    advice = "give another folder with --output, or remove this one"
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; give a folder with --output")
     if not path.is_file():
         if (folder / "student.json").exists():
-            raise UsageError(f"{folder}: holds a student of train_student; {advice}")
+            raise UsageError(f"{folder}: holds a student of train_student; {_OTHER}")
+        there = [name for name in _TAKEN if (folder / name).exists()]
+        there += ["checkpoints"] if any((folder / "checkpoints").glob("*")) else []
+        if there:
+            raise UsageError(
+                f"{folder}: holds {there[0]} and no run.json: it is of something else; give another folder"
+            )
         return None
     try:
         document = decode(path.read_bytes())
     except DataError:
         document = None
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
-        raise UsageError(f"{path}: was not written by finetune_qwen; {advice}")
+        raise UsageError(f"{path}: was not written by finetune_qwen; {_OTHER}")
     if document.get("digest") != digest:
         if document.get("state") == "running" and not any((folder / "checkpoints").glob(f"*/{_MARKER}")):
             return None  # it came to nothing: a file was wrong, and has been mended
-        raise UsageError(f"{folder}: holds a run of other files or settings (see run.json); {advice}")
+        raise UsageError(f"{folder}: holds a run of other files or settings (see run.json); {_OTHER}")
     return str(document.get("state"))
 
 
@@ -124,7 +131,12 @@ def begin(
     }
     run = Run(plan, settings, machine, document, state == "finished")
     if machine.main and not run.finished:
-        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        try:
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"{run.folder}: cannot be made ({error.strerror}); give another folder with --output"
+            ) from None
         write_json(run.folder / "run.json", document)
     return run
 

@@ -139,7 +139,7 @@ def batches_of(
         for start in range(0, len(rows), batch):
             yield rows[start : start + batch]
 
-# %% ../../nbs/training/23a_finetuned.ipynb #dd16a3ef
+# %% ../../nbs/training/23a_finetuned.ipynb #ff5bb10f
 @dataclass(frozen=True, eq=False)
 class Finetuned:
     "A fine-tuned model, ready to be asked."
@@ -149,24 +149,39 @@ class Finetuned:
     standard: Standard
     longest: int  # tokens
 
+    def _ask(self, rows: Sequence[Sequence[int]]) -> Double:
+        import torch
+
+        device = self.model.device
+        half = device.type == "cuda" and self.model.dtype == torch.bfloat16
+        made = collate(self.tokenizer.pad_token_id)([{"input_ids": row} for row in rows])
+        inputs = {name: held.to(device) for name, held in made.items()}
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+            return np.asarray(self.model(**inputs).logits.float().cpu().numpy(), np.float64)
+
+    def _said(self, rows: Sequence[Sequence[int]]) -> Double:
+        "Ask about all of them at once, or by halves where memory does not suffice."
+        import torch
+
+        try:
+            return self._ask(rows)
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise UsageError("memory ran out at one text; take a smaller model or a larger GPU") from None
+        torch.cuda.empty_cache()
+        half = len(rows) // 2
+        return np.concatenate([self._said(rows[:half]), self._said(rows[half:])])
+
     def heads(
         self,
         texts: Sequence[str],
         batch: int = 16,
     ) -> Double:  # a row per text
         "What the head says of texts, in points, before calibration."
-        import torch
-
         tokens, _ = encode_texts(self.tokenizer, texts, self.longest)
-        made, device = collate(self.tokenizer.pad_token_id), self.model.device
-        half = device.type == "cuda" and self.model.dtype == torch.bfloat16
         found = np.zeros((len(tokens), len(self.standard.means)))
         for rows in batches_of([len(row) for row in tokens], batch):
-            inputs = {
-                name: held.to(device) for name, held in made([{"input_ids": tokens[row]} for row in rows]).items()
-            }
-            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
-                found[rows] = self.model(**inputs).logits.float().cpu().numpy()
+            found[rows] = self._said([tokens[row] for row in rows])
         return self.standard.scores(found)
 
 

@@ -16,16 +16,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_models import tiny_folder, tiny_qwen, tiny_tokenizer
-from transformers import AutoTokenizer, Qwen2Config, Trainer
+from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Trainer
 
+from ocr_sprint.core.errors import UsageError
 from ocr_sprint.tools.cli import main
 from ocr_sprint.training import finetune as room
 from ocr_sprint.training import finetune_model, finetune_plan, finetune_run
 from ocr_sprint.training.fiction import fictitious_articles
 from ocr_sprint.training.finetune import finetune
-from ocr_sprint.training.finetune_model import Machine, check_model, find_machine
+from ocr_sprint.training.finetune_model import Machine, check_model, find_machine, load_weights
 from ocr_sprint.training.finetune_plan import TINY, Plan
 from ocr_sprint.training.finetuned import load_model, open_scorer, save_model
 from ocr_sprint.training.regression import MISSING, build_model, collate, masked_loss
@@ -443,6 +444,92 @@ def test_a_model_that_will_not_do_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def broken_off(folder: Path) -> None:
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+def of_another_size(folder: Path) -> None:
+    described = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**described, "hidden_size": 32}))
+
+
+def incomplete(folder: Path) -> None:
+    held = load_file(folder / "model.safetensors")
+    del held["model.layers.0.mlp.up_proj.weight"]
+    save_file(held, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (broken_off, "its weights cannot be loaded as config.json describes them"),
+        (of_another_size, "its weights cannot be loaded as config.json describes them"),
+        (incomplete, "its files lack 1 weights, such as model.layers.0.mlp.up_proj.weight"),
+    ],
+    ids=["broken off", "of another size", "incomplete"],
+)
+def test_weights_that_are_not_all_there_are_one_line(
+    place: Path, plan: Plan, tmp_path: Path, run: Run, spoil: Callable[[Path], None], text: str
+) -> None:
+    shutil.copytree(place / "tiny", tmp_path / "model")
+    spoil(tmp_path / "model")
+    found = run("finetune_qwen", *words(replace(plan, model=str(tmp_path / "model")), tmp_path / "out"))
+    assert found[0] == 1 and text in found[1]
+
+
+def test_tied_weights_are_not_missed(tmp_path: Path) -> None:
+    model = tiny_qwen(800, width=8, layers=1)
+    Qwen2ForCausalLM(Qwen2Config(**{**model.config.to_dict(), "tie_word_embeddings": True})).save_pretrained(tmp_path)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    assert load_weights(str(tmp_path), "sft").lm_head.weight.shape == (800, 8)
+
+
+def test_only_the_first_of_several_cards_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several in one process would be `DataParallel`, which shares a step out otherwise."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for shown, used in (("2,3", "2"), ("1", "1"), ("", ""), (None, "0")):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if shown is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+        find_machine(cpu=True)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == used
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    find_machine(cpu=True)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
+
+
+def test_what_another_has_put_there_is_not_written_over(place: Path, plan: Plan, tmp_path: Path, run: Run) -> None:
+    """`--model ./model --output .` would have replaced the base model by its own adapter."""
+    shutil.copytree(place / "tiny", tmp_path / "model")
+    (tmp_path / "old" / "checkpoints" / "checkpoint-500").mkdir(parents=True)
+    for output, what in ((tmp_path, "holds model"), (tmp_path / "model", "holds config.json"), (tmp_path / "old", "")):
+        before = sorted(tmp_path.rglob("*"))
+        code, said = run("finetune_qwen", *words(replace(plan, model=str(tmp_path / "model")), output))
+        assert code == 2 and what in said and "it is of something else" in said
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_texts_that_do_not_fit_at_once_are_asked_about_by_halves(
+    made: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(made / "model", json.loads((made / "model" / "student.json").read_text()))
+    texts = [article["text"] for article in read(place / "test.jsonl")]
+    wanted, own, room = model.heads(texts), type(model)._ask, 3
+
+    def ask(self: Any, rows: Sequence[Any]) -> Any:
+        if len(rows) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return own(self, rows)
+
+    monkeypatch.setattr(type(model), "_ask", ask)
+    np.testing.assert_allclose(model.heads(texts), wanted, atol=1e-5)
+    room = 0
+    with pytest.raises(UsageError, match="memory ran out at one text"):
+        model.heads(texts)
+
+
 def test_a_tokenizer_that_cannot_fill_up_rows_is_one_line(
     plan: Plan, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -477,6 +564,7 @@ def test_files_that_will_not_do_are_one_line(place: Path, plan: Plan, tmp_path: 
         ({"train": [gaps]}, ("--dimensions", "wonder,justice"), 1, "justice is known of 8 texts"),
         ({}, ("--dimensions", "agncy"), 2, "agncy"),
         ({}, ("--micro-batch", "3"), 2, "--micro-batch 3"),
+        ({}, ("--seed", "-1"), 2, "--seed -1: give 0 or more"),
         ({}, ("--oracle", train), 1, "give the .json of calibrate_oracle"),
     ]
     for files, more, code, text in cases:
