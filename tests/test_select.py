@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
@@ -130,6 +131,111 @@ def test_no_selection_is_better_than_the_bound(
     assert selection.score <= best / plan.wanted + 1e-9 <= selection.bound + 2e-9
 
 
+def weighted_share(selection: Selection, rows: Any, records: Records) -> float:
+    """The part of the places that these rows fill, by their weights, from the scores and tiers themselves."""
+    codes = {f"d{j}": [f"{score:g}" for score in column] for j, column in enumerate(np.floor(records.scores() + 0.5).T)}
+    codes["tier"] = [records.columns["tier"].names[code] for code in records.columns["tier"].codes]
+    heavy = 20 * max(selection.wish.weights.get(name, 1.0) for name in ("d0", "d1"))
+    first = {"tier": heavy} if selection.wish.strategy == "balanced_tiers" else {}
+    filled = wanted = 0.0
+    for entry in selection.bins:
+        weight = selection.wish.weights.get(entry.margin, 1.0) * first.get(entry.margin, 1.0)
+        there = sum(codes[entry.margin][row] == entry.label for row in rows)
+        filled += weight * min(there, entry.target)
+        wanted += weight * entry.target
+    return filled / wanted
+
+
+WEIGHED = st.dictionaries(st.sampled_from(["d0", "d1", "tier"]), st.sampled_from([0.01, 0.3, 1, 2, 7.5, 100]))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=8),
+    st.sampled_from(["maximize_coverage", "extreme_focus", "balanced_tiers", "random", "raking"]),
+    WEIGHED,
+    st.data(),
+)
+def test_the_score_is_the_weighted_share_of_places_and_its_bound_holds_for_all(
+    halves: list[tuple[int, int]], strategy: Strategy, weights: dict[str, float], data: st.DataObject
+) -> None:
+    records = corpus(np.array(halves) / 2, tiers=["high" if a > 10 else "low" for a, _ in halves])
+    size = data.draw(st.integers(1, len(halves)))
+    blend = data.draw(st.sampled_from([0.0, 0.5])) if strategy not in ("random", "raking") else 0.0
+    selection = checked(select(records, Wish(size, strategy, blend=blend, weights=weights)), records)
+    assert selection.score == pytest.approx(weighted_share(selection, selection.rows, records))
+    if blend:
+        return
+    best = max(weighted_share(selection, rows, records) for rows in combinations(range(len(halves)), size))
+    assert selection.score <= best + 1e-9 <= selection.bound + 2e-9
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 10)), min_size=4, max_size=9), WEIGHED, st.data())
+def test_weights_outweigh_no_floor(rows: list[tuple[int, int]], weights: dict[str, float], data: st.DataObject) -> None:
+    records = corpus(rows, tiers=["x"] * len(rows))
+    size = data.draw(st.integers(1, len(rows)))
+    wish = Wish(size, "extreme_focus", floor=1, weights=weights)
+    selection, scores = checked(select(records, wish), records), records.scores()
+
+    def below(chosen: Any) -> int:
+        return sum(len(set(scores[:, j])) - len(set(scores[list(chosen), j])) for j in range(2))
+
+    fewest = min(below(chosen) for chosen in combinations(range(len(rows)), size))
+    assert selection.unmet == below(selection.rows.tolist()) == fewest
+
+
+WEIGHTS = {"d0": 5.0, "d2": 0.2, "tier": 3.0}
+
+
+@pytest.mark.parametrize("strategy", OPTIMISED)
+def test_the_gap_is_below_a_thousandth_with_weights(strategy: Strategy) -> None:
+    records = skewed(2000)
+    for weights in (WEIGHTS, {"d1": 100.0, "d3": 0.01}, dict.fromkeys(("d0", "d1", "d2", "d3", "tier"), 0.01)):
+        assert select(records, Wish(500, strategy, weights=weights), errors_of(records)).gap <= 0.001
+
+
+def test_a_dimension_of_more_weight_is_filled_better() -> None:
+    records = skewed(1500)
+
+    def filled(name: str, selection: Selection) -> int:
+        return sum(min(entry.chosen, entry.target) for entry in selection.bins if entry.margin == name)
+
+    plain = select(records, Wish(400, "extreme_focus"))
+    for name in ("d0", "d3"):
+        heavy = select(records, Wish(400, "extreme_focus", weights={name: 20.0}))
+        assert filled(name, heavy) > filled(name, plain)
+
+
+def test_tiers_stay_first_beside_heavy_dimensions() -> None:
+    records = skewed(3000)
+    weights = {"d0": 100.0, "d1": 100.0}
+    selection = checked(select(records, Wish(300, "balanced_tiers", weights=weights)), records)
+    assert all(entry.chosen == entry.target for entry in selection.bins if entry.margin == "tier")
+
+
+EARLIER = {  # digest, score and bound of these wishes before there were weights
+    "maximize_coverage": ("b0e75d3c5e24eadd", 0.9995, 1.0),
+    "iqr_optimization": ("345ebf0f2969a5ed", 0.873, 0.873),
+    "balanced_tiers": ("b0e75d3c5e24eadd", 0.9998958333333333, 1.0),
+    "extreme_focus": ("a23019da236b9d47", 0.937, 0.937),
+    "active_learning": ("f2e191e8888bc2a1", 1.7391000000000003, 1.7391187499999996),
+    "raking": ("67894073d0b0d2dc", 0.935, 1.0),
+    "random": ("e681d498f35dbe57", 0.782, 1.048),
+}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("weights", [{}, {"d1": 1.0, "tier": 1}])
+def test_without_weights_all_is_as_it_was(strategy: Strategy, weights: dict[str, float]) -> None:
+    records = skewed(1500)
+    wish = Wish(400, strategy, floor=5, source_cap=150, weights=weights)
+    made = select(records, wish, errors_of(records))
+    digest, *proof = EARLIER[strategy]
+    assert made.digest[:16] == digest
+    assert [made.score, made.bound] == pytest.approx(proof)
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 10)), min_size=2, max_size=9), st.data())
 def test_no_selection_has_wider_quartiles(rows: list[tuple[int, int]], data: st.DataObject) -> None:
@@ -254,6 +360,7 @@ def test_shortfalls_say_why() -> None:
     [
         (Wish(3000), "3000 records are wanted and 1000 can be used"),
         (Wish(10, "active_learning"), "active_learning needs --model-predictions"),
+        (Wish(10, weights={"d0": 2, "joy": 3}), "there is no 'joy' to give a weight; there are d0, d1, d2, d3, tier"),
         (Wish(900, source_cap=100), "with 100 per source there are 300 records; 900 are wanted"),
     ],
 )
@@ -302,6 +409,7 @@ def test_the_number_of_parts_changes_no_id(tmp_path: Path, parts: int, strategy:
     errors = np.arange(700) % 9 / 2
     guesses = predicted(tmp_path / "predictions", whole, errors) if strategy == "active_learning" else None
     wish = Wish(150, strategy, floor=2, source_cap=60, blend=0.2 if parts == 2 and strategy != "raking" else 0.0)
+    wish = replace(wish, weights=WEIGHTS if parts == 7 else {})
     spread = select_spread_out(parted(tmp_path, whole, parts), wish, predictions=guesses)
     alone = checked(select(whole, wish, None if guesses is None else errors), whole)
     assert spread.selection.digest == alone.digest
@@ -320,7 +428,7 @@ def test_duckdb_chooses_the_same_ids(tmp_path: Path, strategy: Strategy) -> None
     paths = parted(tmp_path, whole, 3)
     paths[1].write_text("\n".join(paths[1].read_text().splitlines()[:-5]) + "\n" + paths[0].read_text() + "{\n")
     records, account = read_records(paths, sidecar=False)
-    for wish in (Wish(150, strategy, floor=2), Wish(90, strategy, source_cap=40, seed=7)):
+    for wish in (Wish(150, strategy, floor=2), Wish(90, strategy, source_cap=40, seed=7, weights=WEIGHTS)):
         in_sql, alone = select_in_duckdb(paths, wish), select(records, wish)
         assert in_sql.selection.digest == alone.digest
         assert (in_sql.selection.score, in_sql.selection.bound) == (alone.score, alone.bound)
