@@ -80,6 +80,37 @@ def test_every_strategy_writes_a_set(run: Run, strategy: str) -> None:
     assert run("--target-size", "100", "--strategy", strategy)["wish"]["strategy"] == strategy
 
 
+def test_weights_stand_in_the_manifest_and_the_report_and_nowhere_without_them(run: Run, tmp_path: Path) -> None:
+    plain = run("--target-size", "400", out="plain")
+    weighed = run("--target-size", "400", "--weights", "agency=20, tier=0.5", out="weighed")
+    assert "weights" not in plain["wish"]
+    assert weighed["wish"].pop("weights") == {"agency": 20, "tier": 0.5}
+    assert weighed["wish"] == plain["wish"]
+    assert weighed["gap"] <= 0.001
+    assert "by weight (agency=20,tier=0.5)" in (tmp_path / "weighed" / "selection_report.md").read_text()
+    assert "by weight" not in (tmp_path / "plain" / "selection_report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        ("joy=2", "there is no 'joy' to give a weight; there are agency, progress, connection, wonder, tier"),
+        ("agency=2,agency=2", "the weight of 'agency' is given twice; give it once"),
+        ("agency", "'agency' is no weight; give a name and a positive number, such as agency=2"),
+        ("agency=0", "the weight of agency is 0; give a number from 0.01 to 100"),
+        ("agency=nan", "the weight of agency is nan; give a number from 0.01 to 100"),
+        ("agency=1e9", "the weight of agency is 1e+09; give a number from 0.01 to 100"),
+    ],
+)
+def test_what_is_no_weight_is_one_line(
+    labeled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: str, told: str
+) -> None:
+    flags = ["--labeled-file", str(labeled), "--output-dir", str(tmp_path / "none"), "--target-size", "100"]
+    assert select_training_set([*flags, "--weights", weights]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"ocr_sprint select_training_set: {told}"
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_same_call_writes_the_same_bytes(run: Run, tmp_path: Path) -> None:
     run("--target-size", "200", out="one")
     run("--target-size", "200", out="two")
