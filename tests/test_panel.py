@@ -6,6 +6,7 @@ import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import uvicorn
@@ -467,6 +468,41 @@ def test_malformed_messages_change_nothing(desks) -> None:
         assert refused["kind"] == "refused", ops
     assert screen.ask(kind="want", jobs=["00000000-0000-0000-0000-000000000000"], mode="first")["kind"] == "no_sheet"
     assert store.job(job_id).version == version
+
+
+class Strange(BaseHTTPRequestHandler):
+    """Takes work and breaks off; answers questions with a page for people."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+
+    def do_GET(self) -> None:
+        self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n<html>Log in</html>")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_what_a_service_may_have_done_before_it_broke_off_is_not_said_to_be_undone() -> None:
+    with HTTPServer(("127.0.0.1", 0), Strange) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        desk = ServiceDesk(f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(DataError, match="look whether it was done"):
+            desk.save("a", [], 1, approve=True)
+        with pytest.raises(DataError, match="answers in no known way"):
+            desk.own()
+        server.shutdown()
+
+
+def test_a_second_review_is_not_handed_in_by_a_save(desks) -> None:
+    store, (first, second, _) = desks
+    job_id = add(store)
+    first.save(job_id, [], first.reading(job_id, "first").version, approve=True)
+    screen = Screen(second)
+    screen.sheet(job_id, "second")
+    told = screen.ask(**SAVE | {"mode": "second", "approve": False}, id="2", job_id=job_id, version=None, ops=[])
+    assert (told["kind"], "as a whole" in told["message"]) == ("refused", True)
+    assert second.reading(job_id, "second").result == store.job(job_id).result
 
 
 def test_a_page_that_cannot_be_drawn_is_said(tmp_path) -> None:

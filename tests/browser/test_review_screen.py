@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,8 +25,13 @@ RENDER = """async ([program, style]) => {
   const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   window.sent = [];
   window.tell = (message, buffers) => hearers.forEach((hear) => hear(message, buffers.map(bytes)));
-  const model = { on: (_, hear) => hearers.add(hear), off: (_, hear) => hearers.delete(hear), send: (message) => sent.push(structuredClone(message)) };
-  module.default.render({ model, el: document.body });
+  const model = {
+    on: (_, hear) => hearers.add(hear),
+    off: (_, hear) => hearers.delete(hear),
+    send: (message) => sent.push(structuredClone(message)),
+  };
+  window.another = () => { module.default.render({ model, el: document.body }); }; // a view of the same panel
+  another();
 }"""
 
 
@@ -140,8 +146,17 @@ def test_a_refusal_after_another_list_was_chosen_opens_no_other_letter(page: Pag
     wire.press("Control+Enter")
     store.correct(job_id, [Edit("set", "header.perihal", "razia")], by="reviewer-b", expected_version=None)
     saving = wire.sent()
-    wire.tell({"kind": "letters", "form": [], "reasons": [], "wanted": {"mode": "conflict"}, "letters": [], "after": None,
-               "total": 0, "reviewer": "reviewer-a", "drafts": [], "own": None, "current": None})  # fmt: skip
+    empty = {
+        "form": [],
+        "reasons": [],
+        "letters": [],
+        "drafts": [],
+        "total": 0,
+        "after": None,
+        "current": None,
+        "own": None,
+    }
+    wire.tell({"kind": "letters", "wanted": {"mode": "conflict"}, "reviewer": "reviewer-a", **empty})
     for message in saving:
         wire.session.handle(message)
     for message, buffers in wire.told:
@@ -173,9 +188,15 @@ def test_the_mistake_of_a_screen_is_said(page: Page, store: Store) -> None:
 def test_what_another_view_was_told_is_not_taken_for_ones_own(page: Page, store: Store) -> None:
     job_id = add_letter(store, 1)
     wire = Wire(page, store)
-    wire.field("header.perihal").fill("patroli malam")
+    page.evaluate("another()")
+    wire.carry()
+    wire.field("header.perihal").first.fill("patroli malam")
     wire.press("Tab")
-    wire.tell({"kind": "checked", "n": "another/1", "reason": None, "odd": ["is no date"], "wrong": True})
+    wire.field("header.tanggal").last.fill("nanti")
+    wire.press("Tab")
+    wire.carry()
+    expect(wire.field("header.tanggal").last).to_have_class(re.compile("odd"))
+    wire.field("header.perihal").first.focus()
     wire.press("Control+Enter")
     wire.carry()
     assert store.job(job_id).approved
