@@ -90,7 +90,8 @@ class JobQuery(BaseModel):
         "two people differ, and nobody has decided yet.",
     )
     order: Literal["export", "queue", "latest"] = Field(
-        "export", description="`export`: oldest first; `queue`: what needs a reviewer most first; `latest`: what changed last first."
+        "export",
+        description="`export`: oldest first; `queue`: what needs a reviewer most first; `latest`: last changed first.",
     )
     cursor: Cursor | SkipJsonSchema[None] = Field(None, description="`next` of the page before.")
     limit: int = Field(50, ge=1, le=MAX_PAGE)
