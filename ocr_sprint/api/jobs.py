@@ -86,8 +86,8 @@ class JobQuery(BaseModel):
     satuan: Unit | SkipJsonSchema[None] = Field(None, description="Only letters of this unit.")
     review: Literal["second", "conflict"] | SkipJsonSchema[None] = Field(
         None,
-        description="`second`: only approved letters in which the caller had no part; `conflict`: only letters on which "
-        "two people differ, and nobody has decided yet.",
+        description="`second`: only approved letters in which the caller had no part; `conflict`: only those on "
+        "which two people differ, and nobody has decided yet.",
     )
     order: Literal["export", "queue", "latest"] = Field(
         "export",
