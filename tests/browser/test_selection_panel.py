@@ -53,6 +53,11 @@ def test_settings_lead_to_a_result_a_command_and_files(opened: Locator, lab: Lab
     expect(command(opened)).to_contain_text("--strategy extreme_focus --floor 20")
     expect(opened.locator(".verdict")).to_contain_text("400 records by extreme_focus")
     expect(opened.locator(".floors")).to_contain_text("floors bind; together they cost")
+    opened.locator("summary", has_text="Weights").click()
+    opened.get_by_role("spinbutton", name=DIMENSIONS[0]).fill("2.5")
+    expect(command(opened)).to_contain_text(f"--floor 20 --weights {DIMENSIONS[0]}=2.5")
+    expect(opened.locator(".verdict")).to_contain_text(f"places count by weight ({DIMENSIONS[0]}=2.5)")
+    assert violations(lab.page, ".ocr-sprint-selection .weights") == []
     opened.get_by_label("Folder").fill("chosen")
     settled(opened)
     opened.get_by_role("button", name="Write the files").click()
@@ -61,6 +66,7 @@ def test_settings_lead_to_a_result_a_command_and_files(opened: Locator, lab: Lab
     )
     manifest = json.loads((root / "chosen" / "manifest.json").read_text())
     assert (manifest["wish"]["strategy"], manifest["wish"]["floor"]) == ("extreme_focus", 20)
+    assert manifest["wish"]["weights"] == {DIMENSIONS[0]: 2.5}
     assert manifest["digest"] == kernel_value(lab.page, "panel.desk.answer('open', {})['result']['digest']")
     opened.get_by_role("button", name="Write the files").click()
     expect(opened.locator(".offer")).to_contain_text("chosen holds a training set already.")
