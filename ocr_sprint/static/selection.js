@@ -41,7 +41,7 @@ class SelectionScreen extends Panel {
   // Controls
 
   weights(controls) {
-    const told = "What a place in each counts against the others; 1 when empty. The score is then the weighted share of places filled.";
+    const told = "What a place in each counts against the others, from 0.01 to 100; 1 when empty. The score is then the weighted share of places filled.";
     return make("details", { class: "weights" }, make("summary", {}, "Weights"),
       make("fieldset", { "aria-label": "Weights" }, make("p", { class: "hint" }, told), ...controls));
   }
