@@ -226,6 +226,8 @@ def test_gaps_are_reckoned_beside_other_work_and_told(labels: Path, monkeypatch:
     panel._hear({"id": "2", "kind": "gaps", "body": {}})
     assert sent.get(timeout=60)["body"]["gaps"] == told["gaps"]
     assert answers({"only": ["tier", 7]})["error"] == "tier has no bin 7; there are 2"
+    monkeypatch.setattr(panel.desk, "answer", lambda *_: 1 // 0)
+    assert answers({"only": ["tier", 1]})["error"].startswith("ZeroDivisionError")
 
 
 def test_the_command_of_a_gap_goes_on_with_the_same_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from ..training.predictions import read_predictions
 # %% auto #0
 __all__ = ['CoveragePanel', 'coverage_panel']
 
-# %% ../../nbs/panels/11_coverage.ipynb #2eff4e9d
+# %% ../../nbs/panels/11_coverage.ipynb #246100ce
 class CoveragePanel(Panel):
     "A corpus's screen."
 
@@ -44,7 +44,10 @@ class CoveragePanel(Panel):
         return {"later": True}
 
     def _reckon(self, kind: str, body: Body) -> None:
-        told, _ = reply(self.desk.answer, {"id": "", "kind": kind, "body": body})
+        try:
+            told, _ = reply(self.desk.answer, {"id": "", "kind": kind, "body": body})
+        except Exception as problem:  # a thread has nobody else to tell, and the screen waits
+            told = {"error": f"{type(problem).__name__}: {problem}"}
         self.tell(kind, {"asked": body, "error": told.get("error", ""), **told.get("body", {})})
 
 # %% ../../nbs/panels/11_coverage.ipynb #584defff
