@@ -16,7 +16,7 @@ from .train_student import named_files
 # %% auto #0
 __all__ = ['main', 'predict']
 
-# %% ../../nbs/tools/15b_predict.ipynb #de317bf1
+# %% ../../nbs/tools/15b_predict.ipynb #52727985
 def predict(
     *,
     model: Path,  # folder of a student, light or fine-tuned
@@ -42,6 +42,8 @@ def predict(
         f"trained on ({how})",
         file=sys.stderr,
     )
+    if cut := scorer.cut():
+        print(f"{cut:,} of the texts are longer than the student reads; it saw their beginnings", file=sys.stderr)
     if strict and done.rejected:
         raise FlaggedError(f"{done.rejected} records could not be used; see {bad}")
 

@@ -139,7 +139,7 @@ def batches_of(
         for start in range(0, len(rows), batch):
             yield rows[start : start + batch]
 
-# %% ../../nbs/training/23a_finetuned.ipynb #ff5bb10f
+# %% ../../nbs/training/23a_finetuned.ipynb #4886bb7a
 @dataclass(frozen=True, eq=False)
 class Finetuned:
     "A fine-tuned model, ready to be asked."
@@ -171,6 +171,10 @@ class Finetuned:
         torch.cuda.empty_cache()
         half = len(rows) // 2
         return np.concatenate([self._said(rows[:half]), self._said(rows[half:])])
+
+    def cut(self, texts: Sequence[str]) -> int:
+        "How many of the texts are longer than what it reads."
+        return encode_texts(self.tokenizer, texts, self.longest)[1]
 
     def heads(
         self,
@@ -214,7 +218,7 @@ def load_model(
     numbers = (np.array([document[key][name] for name in document["dimensions"]]) for key in ("means", "deviations"))
     return Finetuned(model, tokenizer, Standard(*numbers), document["max_length"])
 
-# %% ../../nbs/training/23a_finetuned.ipynb #ba2f41f0
+# %% ../../nbs/training/23a_finetuned.ipynb #304225c2
 def finetuned_scorer(
     folder: Path,  # of the model
 ) -> Scorer:
@@ -228,17 +232,19 @@ def finetuned_scorer(
     calibration = read_calibration(curves) if curves.is_file() else Calibration({})
     light = student_scorer(load_student(folder / "light"))
     loaded: list[Finetuned] = []
+    cut: list[int] = []
 
     def answer(texts: Sequence[str]) -> tuple[Predicted, npt.NDArray[np.bool_]]:
         if not loaded:
             loaded.append(load_model(folder, document))
         raw = loaded[0].heads(texts)
+        cut.append(loaded[0].cut(texts))
         scores = np.clip(calibration.apply(raw, dimensions), scale.low, scale.high)
         doubt = light.answer(texts)[0].uncertainty * document["uncertainty_ratio"]
         return Predicted(scores, raw, doubt), np.array([text_digest(text) in own for text in texts], bool)
 
     digest = sha256_hex(canonical(document))
-    return Scorer(dimensions, scale, digest, answer, unseen=False)
+    return Scorer(dimensions, scale, digest, answer, unseen=False, cut=lambda: sum(cut))
 
 
 def open_scorer(

@@ -66,7 +66,7 @@ class Done:
     rejected: int
     account: str  # what was read, and why some of it was not used
 
-# %% ../../nbs/training/08_predictions.ipynb #792f8586
+# %% ../../nbs/training/08_predictions.ipynb #cdbd0c48
 @dataclass(frozen=True, eq=False)
 class Scorer:
     "Whatever gives scores to texts."
@@ -76,6 +76,7 @@ class Scorer:
     digest: str
     answer: Callable[[Sequence[str]], tuple[Predicted, npt.NDArray[np.bool_]]]  # and which texts it was trained on
     unseen: bool = True  # of those, does it say what it said before it had learned them?
+    cut: Callable[[], int] = lambda: 0  # how many of the texts so far were too long to be read whole
 
 
 def student_scorer(

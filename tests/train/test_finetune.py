@@ -409,6 +409,19 @@ def test_nothing_is_cut_in_silence(plan: Plan, tmp_path: Path, run: Run) -> None
     assert not (tmp_path / "cut" / "history.jsonl").exists()
     assert run("finetune_qwen", *own, "--truncate")[0] == 0
     assert "Cut at the end: 60 of train, 20 of val, 20 of test." in (tmp_path / "cut" / "README.md").read_text()
+    source, output = plan.files["test"][0], tmp_path / "out.jsonl"
+    code, said = run("predict", "--model", tmp_path / "cut", "--source", source, "--output", output)
+    assert (code, said) == (0, "20 of the texts are longer than the student reads; it saw their beginnings")
+
+
+def test_the_texts_that_chose_the_weights_prove_nothing(place: Path, plan: Plan, tmp_path: Path) -> None:
+    """Without test texts the summary says so; and a handful of texts shows nothing at all."""
+    val = write(tmp_path / "val.jsonl", read(place / "val.jsonl")[:5])
+    files = {"train": plan.files["train"], "val": [val]}
+    said = finetune(replace(plan, files=files, output=tmp_path / "out", epochs=1)).summary
+    assert "It is not shown to beat the light student" in said and "These texts also chose the weights" in said
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text())["splits"]["val"]
+    assert figures["beats_light"] is False and figures["change_from_light"][1:] == [None, None]
 
 
 def seven_billion(folder: Path) -> None:
