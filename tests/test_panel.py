@@ -513,6 +513,15 @@ def test_a_page_that_cannot_be_drawn_is_said(tmp_path) -> None:
         assert "ingest it once more" in screen.heard[1][0]["problem"]
 
 
+def test_a_page_that_is_no_picture_is_said(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(StoreDesk, "picture", lambda *_: b"<html>Log in</html>")
+    with open_store(f"sqlite:///{tmp_path / 'store.db'}") as store:
+        job_id = store.add_job(**new_job(1, letter()))
+        screen = Screen(StoreDesk(store, "reviewer-a"))
+        screen.sheet(job_id)
+        assert "is no picture" in screen.heard[1][0]["problem"]
+
+
 def test_the_latest_wish_is_fetched_first() -> None:
     fetched, started = [], []
     fetcher = Fetcher(lambda job_id, _mode: fetched.append(job_id), started.append)

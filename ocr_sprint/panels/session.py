@@ -181,7 +181,7 @@ def _json(value: object) -> Any:
     "A value with records in it, as a message holds it."
     return orjson.loads(orjson.dumps(value, default=lambda record: record._asdict()))
 
-# %% ../../nbs/panels/04_session.ipynb #958264bb
+# %% ../../nbs/panels/04_session.ipynb #52ebb790
 class _Sending:
     "What is sent to a screen."
 
@@ -220,6 +220,8 @@ class _Sending:
             self._send({**about, "problem": None}, [picture])
         except UserError as error:
             self._send({**about, "problem": str(error)})
+        except OSError:  # of Pillow, for what is no picture
+            self._send({**about, "problem": "what came for this page is no picture; ask who runs the service"})
 
 # %% ../../nbs/panels/04_session.ipynb #c55a1eda
 def _shown(found: Letters) -> dict[str, Any]:
