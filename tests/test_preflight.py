@@ -227,7 +227,14 @@ def test_a_change_that_is_not_wrong_in_itself_is_found_by_the_digest(folder):
 
 
 def test_other_folders_are_told_from_ours(tmp_path):
-    for text in (None, "[]", '{"files": 3}', "nothing"):
+    for text in (
+        None,
+        "[]",
+        '{"files": 3}',
+        '{"files": [{}], "settings": {}}',
+        '{"files": [], "settings": [1]}',
+        "nothing",
+    ):
         if text is not None:
             (tmp_path / "manifest.json").write_text(text)
         with pytest.raises((UsageError, DataError), match="name the folder it wrote"):

@@ -251,7 +251,7 @@ def _check_file(
         raise DataError(f"{path}: was changed after it was written (its SHA-256 is another than in manifest.json)")
     return longest
 
-# %% ../../nbs/review/39_preflight.ipynb #37589994
+# %% ../../nbs/review/39_preflight.ipynb #70356eb3
 @dataclass(frozen=True)
 class Preflight:
     "What was looked at and found right."
@@ -264,13 +264,16 @@ class Preflight:
 def _manifest(
     folder: Path,
 ) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:  # its files and its settings
+    files, settings = [], {}
     try:
         manifest: Any = decode((folder / "manifest.json").read_bytes())
-        return list(manifest["files"]), manifest["settings"]
-    except (OSError, DataError, KeyError, TypeError, IndexError):
-        raise UsageError(
-            f"{folder}: holds no training data of `ocr_sprint convert`; name the folder it wrote"
-        ) from None
+        files, settings = list(manifest["files"]), dict(manifest["settings"])
+        whole = all({"path", "format", "split", "rows", "sha256"} <= file.keys() for file in files)
+    except (OSError, DataError, AttributeError, LookupError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise UsageError(f"{folder}: holds no training data of `ocr_sprint convert`; name the folder it wrote")
+    return files, settings
 
 
 def preflight(

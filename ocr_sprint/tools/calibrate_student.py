@@ -16,7 +16,7 @@ from .train_student import named_files
 # %% auto #0
 __all__ = ['main', 'calibrate_student']
 
-# %% ../../nbs/tools/15c_calibrate_student.ipynb #75d86425
+# %% ../../nbs/tools/15c_calibrate_student.ipynb #895b9a63
 def calibrate_student(
     *,
     model: Path,  # folder of a student, light or fine-tuned
@@ -49,7 +49,7 @@ def calibrate_student(
         used = "new curve" if gain.used else "no curve: it would gain nothing"
         change = f"error {old:.2f} with the curve so far, {gain.after:.2f} now ({used})"
         print(f"{gain.dimension}: {gain.rows} texts, {change}", file=sys.stderr)
-    print(f"wrote {written}; predict again before anything is compared", file=sys.stderr)
+    print(f"wrote {written}; predict again, and compare on other texts: it knows these", file=sys.stderr)
 
 
 main = command(calibrate_student)

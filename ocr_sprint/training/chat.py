@@ -65,7 +65,7 @@ def _beside(
         found[value["id"]] = answer_of(value["first_output"] or "")
     return Beside({name: side.group for name, side in sides.items()}, found)
 
-# %% ../../nbs/training/24_chat.ipynb #9e0dcbdd
+# %% ../../nbs/training/24_chat.ipynb #731fb7cd
 def _chat_row(line: Line, beside: Beside) -> ChatRow:
     "The row of one line; DataError says what is wrong with it."
     try:
@@ -79,6 +79,8 @@ def _chat_row(line: Line, beside: Beside) -> ChatRow:
         prompt, completion = dialogue(value)
     except DataError as error:
         raise DataError(f"{line.where}, id {name}: {error}") from None
+    if not decode(completion[0]["content"]):
+        raise DataError(f"{line.where}, id {name}: its answer has no field, so that nothing could be measured")
     copied = answer_of(prompt[-1]["content"])
     return ChatRow(name, line.where, prompt, completion, beside.first.get(name) if copied is None else copied)
 
