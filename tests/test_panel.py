@@ -513,6 +513,19 @@ def test_a_page_that_cannot_be_drawn_is_said(tmp_path) -> None:
         assert "ingest it once more" in screen.heard[1][0]["problem"]
 
 
+def test_an_approval_whose_practice_cannot_be_told_is_no_refusal(tmp_path, monkeypatch) -> None:
+    def busy(_store: Store) -> bool:
+        raise DataError("the store cannot be used: database is locked")
+
+    monkeypatch.setattr("ocr_sprint.panels.desk.is_practice", busy)
+    with open_store(f"sqlite:///{tmp_path / 'store.db'}") as store:
+        job_id = store.add_job(**new_job(1, letter()))
+        screen = Screen(StoreDesk(store, "reviewer-a"))
+        version = screen.sheet(job_id)["version"]
+        assert screen.ask(**SAVE, id="1", job_id=job_id, version=version, ops=[])["kind"] == "saved"
+        assert store.job(job_id).approved
+
+
 def test_a_page_that_is_no_picture_is_said(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(StoreDesk, "picture", lambda *_: b"<html>Log in</html>")
     with open_store(f"sqlite:///{tmp_path / 'store.db'}") as store:
