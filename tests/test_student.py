@@ -251,6 +251,50 @@ def test_calibration_keeps_to_its_student(made: Path, tmp_path: Path, run: Run) 
     assert run("predict", "--model", model, "--source", made / "test.jsonl", "--output", predictions)[0] == 0
 
 
+def test_texts_that_curves_were_drawn_from_are_not_called_unseen(made: Path, tmp_path: Path, run: Run) -> None:
+    """Their scores went through curves that had their labels; the student's own texts are answered out of fold."""
+    import shutil
+
+    model, out, told = tmp_path / "model", tmp_path / "out.jsonl", tmp_path / "told.jsonl"
+    shutil.copytree(made / "model", model)
+    later = list(fictitious_articles(60, seed=4, words=60))
+    for article in later:  # people who give two points less: every curve gains
+        article["uplifting_analysis"] = {name: max(v - 2, 0) for name, v in article["uplifting_analysis"].items()}
+    bare = [{key: a[key] for key in ("id", "title", "text")} for a in fictitious_articles(10, seed=6, words=60)]
+    bare = [{**article, "id": f"bare_{article['id']}"} for article in bare]
+    source = write(tmp_path / "later.jsonl", [*later, *bare])
+    predict = ["predict", "--model", model, "--source"]
+    calibrate = ["calibrate_student", "--model", model, "--predictions"]
+    assert run(*predict, source, "--output", out)[0] == 0
+    assert all(line["oof"] for line in read(out))
+    code, said = run(*calibrate, write(tmp_path / "old.jsonl", [{**x, "text_digest": None} for x in read(out)]))
+    assert code == 1 and "has lines without a text_digest; run predict again" in said
+    code, said = run(*calibrate, out)
+    assert code == 0 and "it knows 60 of these" in said
+    renamed = [{**line, "id": f"other_{line['id']}"} for line in [*later, *bare]]
+    source = write(tmp_path / "all.jsonl", [*read(made / "train.jsonl"), *renamed])
+    code, said = run(*predict, source, "--output", told)
+    assert code == 0 and "60 are texts that its curves were drawn from (`oof`: false)" in said
+    assert [line["oof"] for line in read(told)] == [True] * 200 + [False] * 60 + [True] * 10
+    code, said = run(*calibrate, told)  # their raw scores are as they were: with more texts, curves can be drawn again
+    assert code == 0 and "it knows 260 of these" in said
+
+
+def test_where_no_curve_was_kept_every_text_is_still_unseen(made: Path, tmp_path: Path, run: Run) -> None:
+    import shutil
+
+    model, out, told = tmp_path / "model", tmp_path / "out.jsonl", tmp_path / "told.jsonl"
+    shutil.copytree(made / "model", model)
+    predict = ["predict", "--model", model, "--source", made / "test.jsonl", "--output"]
+    run(*predict, out)
+    exact = [{**line, "labels": line["raw"]} for line in read(out)]  # nothing to gain
+    code, said = run("calibrate_student", "--model", model, "--predictions", write(out, exact))
+    assert code == 0 and said.endswith("predict again")
+    code, said = run(*predict, told)
+    assert code == 0 and said.endswith("0 that the student was trained on")
+    assert all(line["oof"] for line in read(told))
+
+
 def test_gate(tmp_path: Path, run: Run) -> None:
     labels = write(tmp_path / "labels.jsonl", list(fictitious_articles(160, seed=5, words=80)))
     page = tmp_path / "page.html"

@@ -16,7 +16,7 @@ from .train_student import named_files
 # %% auto #0
 __all__ = ['main', 'calibrate_student']
 
-# %% ../../nbs/tools/15c_calibrate_student.ipynb #895b9a63
+# %% ../../nbs/tools/15c_calibrate_student.ipynb #ce0984ef
 def calibrate_student(
     *,
     model: Path,  # folder of a student, light or fine-tuned
@@ -28,28 +28,33 @@ def calibrate_student(
     from ocr_sprint.training.calibration import FEWEST, fit_calibration
     from ocr_sprint.training.finetuned import open_scorer, recalibrate
     from ocr_sprint.training.predictions import read_predictions
+    from ocr_sprint.training.student_files import FittedOn
 
     scorer = open_scorer(model)
     found = read_predictions(named_files([predictions], "--predictions")[0])
     dimensions = scorer.dimensions
     if found.models != (scorer.digest,) or found.dimensions != dimensions:
         raise UsageError(f"{predictions}: was not written by the student in {model} as it stands; run predict with it")
-    if not found.out_of_fold.all():
-        raise DataError(
-            f"{predictions}: {int((~found.out_of_fold).sum())} predictions are of texts that it was trained on"
-        )
+    if not all(found.digests):
+        raise DataError(f"{predictions}: has lines without a text_digest; run predict again")
+    drawn = np.isin(found.digests, sorted(scorer.drawn))  # their raw scores are as they were
+    if learned := int((~found.out_of_fold & ~drawn).sum()):
+        raise DataError(f"{predictions}: {learned} predictions are of texts that it was trained on")
     known = (~np.isnan(found.labels)).sum(axis=0)
     if known.max() < FEWEST:
         raise DataError(f"{predictions}: {known.max()} texts have labels; curves need {FEWEST} at least")
     calibration, _ = fit_calibration(found.raw, found.labels, np.arange(len(found)), dimensions)
-    _, written = recalibrate(model, calibration, [(predictions.name, file_sha256(predictions))])
+    used = (~np.isnan(found.labels))[:, [gain.used for gain in calibration.gains]].any(axis=1)
+    texts: list[str] = np.array(found.digests)[used].tolist()
+    _, written = recalibrate(model, calibration, FittedOn(predictions.name, file_sha256(predictions), texts))
     before = np.abs(found.scores - found.labels)
     for place, gain in enumerate(calibration.gains):
         old = float(np.nanmean(before[:, place])) if gain.rows else float("nan")
-        used = "new curve" if gain.used else "no curve: it would gain nothing"
-        change = f"error {old:.2f} with the curve so far, {gain.after:.2f} now ({used})"
+        kept = "new curve" if gain.used else "no curve: it would gain nothing"
+        change = f"error {old:.2f} with the curve so far, {gain.after:.2f} now ({kept})"
         print(f"{gain.dimension}: {gain.rows} texts, {change}", file=sys.stderr)
-    print(f"wrote {written}; predict again, and compare on other texts: it knows these", file=sys.stderr)
+    told = f"predict again, and compare on other texts: it knows {len(texts):,} of these" if texts else "predict again"
+    print(f"wrote {written}; {told}", file=sys.stderr)
 
 
 main = command(calibrate_student)

@@ -16,7 +16,7 @@ from .train_student import named_files
 # %% auto #0
 __all__ = ['main', 'predict']
 
-# %% ../../nbs/tools/15b_predict.ipynb #52727985
+# %% ../../nbs/tools/15b_predict.ipynb #b225727a
 def predict(
     *,
     model: Path,  # folder of a student, light or fine-tuned
@@ -36,12 +36,14 @@ def predict(
     bad = output.with_name(f"{output.name.split('.')[0]}.quarantine.jsonl")
     done = predict_files(scorer, paths, output, bad, field=text)
     print(f"{done.account}; the others are in {bad}" if done.rejected else done.account, file=sys.stderr)
-    how = "answered out of fold" if scorer.unseen else "their lines say `oof`: false"
+    how = "" if not done.own else " (answered out of fold)" if scorer.unseen else " (their lines say `oof`: false)"
     print(
         f"wrote {output}: {done.texts:,} texts, {done.labelled:,} with labels, {done.own:,} that the student was "
-        f"trained on ({how})",
+        f"trained on{how}",
         file=sys.stderr,
     )
+    if done.drawn:
+        print(f"{done.drawn:,} are texts that its curves were drawn from (`oof`: false)", file=sys.stderr)
     if cut := scorer.cut():
         print(f"{cut:,} of the texts are longer than the student reads; it saw their beginnings", file=sys.stderr)
     if strict and done.rejected:

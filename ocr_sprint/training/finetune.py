@@ -168,7 +168,7 @@ def _keep(
 
     return save_model(run.folder / "model", best, base, document, fill)
 
-# %% ../../nbs/training/23c_finetune.ipynb #a916d799
+# %% ../../nbs/training/23c_finetune.ipynb #491d5728
 def _ratio(said: Double, light: Double, labels: Double) -> float:
     "The fine-tune's error for one of the light student's."
     mine, other = (float(np.nanmean(np.abs(values - labels))) for values in (said, light))
@@ -187,7 +187,9 @@ def _write_predictions(
             part = prepared.parts[name]
             for row, own in enumerate(part.ids):
                 values = said.scores[row].tolist(), said.raw[row].tolist(), float(said.uncertainty[row])
-                line = prediction_line(own, part.dimensions, values, part.scores[row].tolist(), digest, name)
+                line = prediction_line(
+                    own, part.texts[row], part.dimensions, values, part.scores[row].tolist(), digest, name
+                )
                 out.write(encode(line) + b"\n")
 
 

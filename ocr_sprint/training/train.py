@@ -147,7 +147,7 @@ def student_report(
     ]
     return Report("Student", _summary(len(texts), where, measures[last]), sections)
 
-# %% ../../nbs/training/13_train.ipynb #4b14aced
+# %% ../../nbs/training/13_train.ipynb #31e5f624
 @dataclass(frozen=True, eq=False)
 class Trained:
     "A student in its folder."
@@ -172,7 +172,7 @@ def _write_predictions(
             for row, own in enumerate(part.ids):
                 values = said.scores[row].tolist(), said.raw[row].tolist(), float(said.uncertainty[row])
                 labels: Double = part.scores[row]
-                line = prediction_line(own, part.dimensions, values, labels.tolist(), digest, name)
+                line = prediction_line(own, part.texts[row], part.dimensions, values, labels.tolist(), digest, name)
                 out.write(encode(line) + b"\n")
 
 # %% ../../nbs/training/13_train.ipynb #a0b64c5b

@@ -373,7 +373,7 @@ def test_own_texts_are_known_and_not_called_unseen(made: Path, place: Path, tmp_
     assert not any(line["oof"] for line in read(out))
 
 
-def test_curves_are_drawn_and_used(made: Path, tmp_path: Path, run: Run) -> None:
+def test_curves_are_drawn_and_used(made: Path, place: Path, tmp_path: Path, run: Run) -> None:
     shutil.copytree(made, tmp_path / "model")
     model, out = tmp_path / "model", tmp_path / "out.jsonl"
     more = list(fictitious_articles(60, seed=5, words=8))
@@ -385,6 +385,10 @@ def test_curves_are_drawn_and_used(made: Path, tmp_path: Path, run: Run) -> None
     assert code == 2 and "was not written by the student" in said
     assert run("predict", "--model", model, "--source", source, "--output", out)[0] == 0
     assert open_scorer(model).digest == read(out)[0]["model"] != open_scorer(made).digest
+    curves = json.loads((model / "model" / "calibration.json").read_text())["curves"]
+    assert curves and not any(line["oof"] for line in read(out))  # the curves had their labels
+    assert run("predict", "--model", model, "--source", place / "test.jsonl", "--output", out)[0] == 0
+    assert all(line["oof"] for line in read(out))
 
 
 def test_a_changed_file_is_not_loaded(made: Path, tmp_path: Path, run: Run) -> None:
