@@ -23,7 +23,7 @@ from ocr_sprint.api.service import Settings
 from ocr_sprint.core.errors import UsageError
 from ocr_sprint.documents.pipeline import ingest
 from ocr_sprint.panels import jobs
-from ocr_sprint.panels.board import Board, StoreBoard, advice
+from ocr_sprint.panels.board import Board, LaterError, StoreBoard, advice
 from ocr_sprint.panels.intake import Intake
 from ocr_sprint.panels.jobs import BoardAnswers, job_board
 from ocr_sprint.panels.remote_board import ServiceBoard
@@ -312,3 +312,49 @@ def test_bad_questions_are_refused_in_a_line(store: Store, kind: str, body: dict
 def test_what_to_do_about_a_failure(error: str, retry: bool) -> None:
     assert advice(error).retry is retry
     assert advice(error).text
+
+
+class Busy(StoreBoard):
+    "A board whose service has enough after the first letter, for an hour."
+
+    def retry(self, job_id: str) -> None:
+        if "queued" in {job.status for job in self.store.jobs()}:
+            raise LaterError("enough for now", 3600)
+        super().retry(job_id)
+
+
+@ONE_BACKEND
+def test_a_service_that_has_enough_does_not_hold_up_the_board_and_retrying_can_be_cancelled(store: Store) -> None:
+    for number in range(3):
+        submit(store, f"letter-{number}.pdf", b"%%PDF-1.7 %d" % number)
+        task = claim(store, "worker", 60)
+        assert task is not None
+        finish(store, task, **unread(task, "letter.pdf: the pipeline failed (KeyError: 'x')"))
+    board = Busy(store)
+    question = ask(board, Intake(board))
+    state = question("retry")
+    wait_until(lambda: question("state")["counts"]["queued"] == 1)
+    state = question("state")
+    assert state["retrying"] is True
+    assert state["headline"].startswith("Putting failed letters back into the queue: 1 of 3.")
+    state = question("cancel")
+    wait_until(lambda: question("state")["retrying"] is False)
+    state = question("state")
+    assert (state["counts"]["queued"], state["counts"]["failed"], state["problems"]) == (1, 2, [])
+
+
+@ONE_BACKEND
+def test_a_service_that_has_enough_lets_sending_be_cancelled(store: Store, folder: Path) -> None:
+    class Full(StoreBoard):
+        reads = None
+
+        def send(self, filename: str, content: bytes) -> None:
+            raise LaterError(f"{filename}: no {len(content)} bytes more for now", 3600)
+
+    intake = Intake(Full(store))
+    intake.choose(str(folder))
+    intake.start("rapidocr", 1)
+    wait_until(lambda: intake.to_send)
+    intake.cancel()
+    intake.wait()
+    assert (intake.phase, intake.problems, list(store.jobs())) == ("idle", [], [])

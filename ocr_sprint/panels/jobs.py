@@ -26,7 +26,7 @@ from ..review.readiness_report import readiness_report, verdict
 from ..review.store import Store, open_store
 
 # %% auto #0
-__all__ = ['Value', 'Latest', 'retry_all', 'state', 'BoardAnswers', 'JobsPanel', 'job_board']
+__all__ = ['Value', 'Latest', 'state', 'BoardAnswers', 'JobsPanel', 'job_board']
 
 # %% ../../nbs/panels/13_jobs.ipynb #da65c9f1
 Value = TypeVar("Value")
@@ -122,24 +122,7 @@ def _readiness(found: Readiness) -> dict[str, Any]:
     ]
     return {"summary": readiness_report(found).summary, "gates": gates, "at": found.at}
 
-# %% ../../nbs/panels/13_jobs.ipynb #6742858a
-def retry_all(
-    board: Board,
-) -> None:
-    "Have all failed letters read again for which that may help."
-    ids, after = [], None
-    while True:
-        found = board.rows("failed", after)
-        ids += [row.job_id for row in found.rows if row.retry]
-        after = found.after
-        if after is None:
-            break
-    if not ids:
-        raise UsageError("none of the failed letters would fare better: see what to do beside each")
-    for job_id in ids:
-        board.retry(job_id)
-
-
+# %% ../../nbs/panels/13_jobs.ipynb #7aa2f302
 def state(
     board: Board,
     intake: Intake,
@@ -155,13 +138,18 @@ def state(
         "problems": problems,
         "reads": board.reads is not None,
         "opening": board.opening,
+        "retrying": intake.retrying.busy,
         "engines": list(get_args(EngineName)),
         "cores": os.cpu_count() or 1,
     }
     if seen is None:
         return {**same, "headline": "Looking at the letters.", "counts": None, "newest": None}
     done, total = intake.bar(seen)
-    counts = {"counts": _counts(seen), "newest": f"{seen.newest}.{seen.running}", "approved": seen.approved}
+    counts = {
+        "counts": _counts(seen),
+        "newest": f"{seen.newest}.{seen.running}.{intake.retrying.done}",
+        "approved": seen.approved,
+    }
     return {**same, **counts, "headline": intake.headline(seen), "done": done, "total": total}
 
 # %% ../../nbs/panels/13_jobs.ipynb #4dfb4935
@@ -198,7 +186,7 @@ class _Told:
         short = {} if found is None else _readiness(found)
         return {"busy": self._ready.busy, "problem": self._ready.problem, **short}
 
-# %% ../../nbs/panels/13_jobs.ipynb #d915d96b
+# %% ../../nbs/panels/13_jobs.ipynb #2af2550c
 class BoardAnswers(_Told):
     "What a job board answers and does; tested without a screen."
 
@@ -208,7 +196,7 @@ class BoardAnswers(_Told):
             "folder": lambda: self.intake.choose(str(body["folder"])),
             "start": lambda: self.intake.start(str(body["engine"]), int(body["readers"])),
             "cancel": self.intake.cancel,
-            "retry": lambda: self.board.retry(str(body["job_id"])) if body.get("job_id") else retry_all(self.board),
+            "retry": lambda: self.intake.retry(str(body["job_id"]) if body.get("job_id") else None),
         }
         tells: dict[str, Callable[[Body], Answer]] = {
             "state": lambda _: self.state(),
@@ -228,6 +216,7 @@ class BoardAnswers(_Told):
     def _done(self, work: Callable[[], None]) -> Answer:
         "Do something, and say how things stand; what is refused is said until something else is done."
         self.refused = None
+        self.intake.retrying.forget()
         try:
             work()
         except UserError as problem:

@@ -70,7 +70,7 @@ class JobsScreen extends Panel {
     this.newer = make("button", { type: "button", onclick: () => this.turn(-1) }, "‹ Back");
     this.older = make("button", { type: "button", onclick: () => this.turn(1) }, "Further ›");
     this.where = make("span", { class: "where" });
-    this.retryAll = make("button", { type: "button", hidden: true, onclick: () => this.act("retry").then(() => this.list()) }, "Retry all that may succeed");
+    this.retryAll = make("button", { type: "button", hidden: true, onclick: () => this.act("retry") }, "Retry all that may succeed");
     this.empty = make("p", { class: "empty", hidden: true });
     const table = make("div", { class: "wide", tabindex: 0, role: "group", "aria-label": "List of letters" }, make("table", {}, this.caption, make("thead", {}, head), this.rows));
     return make("section", { class: "list" }, this.counts, table, this.empty,
@@ -119,7 +119,8 @@ class JobsScreen extends Panel {
     this.readersLabel.hidden = this.engineLabel.hidden = !state.reads;
     this.start.disabled = busy;
     this.start.textContent = state.reads ? "Start" : "Send";
-    this.cancel.disabled = !busy || state.phase === "stopping";
+    this.cancel.disabled = (!busy || state.phase === "stopping") && !state.retrying;
+    this.retryAll.disabled = state.retrying;
     this.call.textContent = state.opening;
     this.paintFolder(state.folder);
     const lines = state.problems.join("\n");
