@@ -58,6 +58,21 @@ def test_times_come_with_what_was_done_and_are_told_apart_by_whether_it_changed_
     assert own_pace(store, "reviewer-c").unchanged.letters == 0
 
 
+@pytest.mark.parametrize("actor", [None, "t1"])
+def test_a_letter_that_was_corrected_before_it_was_approved_counts_as_corrected(
+    store: Store, actor: str | None
+) -> None:
+    job_id = store.add_job(**new_job(1))
+    store.correct(job_id, EDITS, by="reviewer-a", actor=actor)
+    store.approve(job_id, by="reviewer-b", actor=actor and "t2", seconds=3)
+    assert own_pace(store, "reviewer-b", actor and "t2").changed.letters == 0, "another corrected it"
+    store.correct(job_id, [Edit("set", "header.perihal", "Patroli")], by="reviewer-a", actor=actor)
+    store.approve(job_id, by="reviewer-a", actor=actor, seconds=20)
+    assert own_pace(store, "reviewer-a", actor) == Pace(Seconds(1, 20, 20), Seconds(0, None, None))
+    store.approve(job_id, by="reviewer-a", actor=actor, seconds=2)
+    assert own_pace(store, "reviewer-a", actor) == Pace(Seconds(1, 20, 20), Seconds(1, 2, 2))
+
+
 @pytest.mark.parametrize("seconds", [-1, 86_401, float("nan"), float("inf")])
 def test_what_is_no_time_is_refused_with_everything(store: Store, seconds: float) -> None:
     job_id = store.add_job(**new_job(1))
