@@ -168,7 +168,7 @@ def _keep(
 
     return save_model(run.folder / "model", best, base, document, fill)
 
-# %% ../../nbs/training/23c_finetune.ipynb #491d5728
+# %% ../../nbs/training/23c_finetune.ipynb #42b30977
 def _ratio(said: Double, light: Double, labels: Double) -> float:
     "The fine-tune's error for one of the light student's."
     mine, other = (float(np.nanmean(np.abs(values - labels))) for values in (said, light))
@@ -203,7 +203,7 @@ def _ask(
     "Save the adapter and ask it, loaded again; its uncertainty is brought to size."
     _keep(run, base, best, document, prepared)
     others = [name for name in prepared.parts if name != "train"]
-    scorer = finetuned_scorer(run.folder / "model")
+    scorer = finetuned_scorer(run.folder / "model", cpu=run.machine.gpu is None)
     found = {name: scorer.answer(prepared.parts[name].texts)[0] for name in others}
     ratio = _ratio(found["val"].scores, prepared.floor.said["val"].scores, prepared.parts["val"].scores)
     digest = _keep(run, base, best, {**document, "uncertainty_ratio": ratio}, prepared)

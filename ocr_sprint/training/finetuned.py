@@ -146,7 +146,7 @@ def batches_of(
         for start in range(0, len(rows), batch):
             yield rows[start : start + batch]
 
-# %% ../../nbs/training/23a_finetuned.ipynb #4886bb7a
+# %% ../../nbs/training/23a_finetuned.ipynb #b7a73165
 @dataclass(frozen=True, eq=False)
 class Finetuned:
     "A fine-tuned model, ready to be asked."
@@ -199,6 +199,7 @@ class Finetuned:
 def load_model(
     folder: Path,
     document: Mapping[str, Any],  # of `read_document`
+    cpu: bool = False,  # leave a card that is there alone
 ) -> Finetuned:
     "Load the base and the adapter; UsageError when torch or the base is missing."
     require_torch()
@@ -220,14 +221,15 @@ def load_model(
     model = PeftModel.from_pretrained(base, str(folder))
     compute_exactly(model)
     model.eval()
-    if find_machine().gpu is not None:
+    if find_machine(cpu).gpu is not None:
         model.to(torch.device("cuda"))
     numbers = (np.array([document[key][name] for name in document["dimensions"]]) for key in ("means", "deviations"))
     return Finetuned(model, tokenizer, Standard(*numbers), document["max_length"])
 
-# %% ../../nbs/training/23a_finetuned.ipynb #b1bf10b7
+# %% ../../nbs/training/23a_finetuned.ipynb #b4104fee
 def finetuned_scorer(
     folder: Path,  # of the model
+    cpu: bool = False,  # leave a card that is there alone
 ) -> Scorer:
     "A fine-tuned model, opened; DataError when a file is not what was saved."
     document = read_document(folder)
@@ -243,7 +245,7 @@ def finetuned_scorer(
 
     def answer(texts: Sequence[str]) -> tuple[Predicted, npt.NDArray[np.bool_]]:
         if not loaded:
-            loaded.append(load_model(folder, document))
+            loaded.append(load_model(folder, document, cpu))
         raw = loaded[0].heads(texts)
         cut.append(loaded[0].cut(texts))
         scores = np.clip(calibration.apply(raw, dimensions), scale.low, scale.high)

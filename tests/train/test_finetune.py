@@ -517,6 +517,20 @@ def test_only_the_first_of_several_cards_is_used(monkeypatch: pytest.MonkeyPatch
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
 
 
+def test_a_run_on_the_processor_leaves_a_card_alone_to_its_end(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--config tiny` trains on the processor; so must what it measures."""
+
+    def machine(cpu: bool = False) -> Machine:
+        assert cpu, "a card was looked for"
+        return find_machine(cpu)
+
+    monkeypatch.setattr("ocr_sprint.training.finetuned.find_machine", machine)
+    finetune(replace(plan, output=tmp_path / "out", epochs=1))
+    assert (tmp_path / "out" / "predictions.jsonl").is_file()
+
+
 def test_what_another_has_put_there_is_not_written_over(place: Path, plan: Plan, tmp_path: Path, run: Run) -> None:
     """`--model ./model --output .` would have replaced the base model by its own adapter."""
     shutil.copytree(place / "tiny", tmp_path / "model")
