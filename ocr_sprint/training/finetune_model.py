@@ -56,7 +56,7 @@ def quiet() -> None:
     for name in ("transformers", "peft", "accelerate", "torch", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
-# %% ../../nbs/training/21_finetune_model.ipynb #c75108ec
+# %% ../../nbs/training/21_finetune_model.ipynb #90d4b644
 class Machine(NamedTuple):
     "Where this process computes."
 
@@ -85,7 +85,8 @@ def find_machine(
     if cpu or not torch.cuda.is_available():
         return Machine(None, 0, False, rank, processes)
     card = torch.cuda.get_device_properties(int(os.environ.get("LOCAL_RANK", "0")))
-    return Machine(card.name, card.total_memory, torch.cuda.is_bf16_supported(), rank, processes)
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return Machine(card.name, card.total_memory, bf16, rank, processes)
 
 # %% ../../nbs/training/21_finetune_model.ipynb #914d78c9
 def check_folder(

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -515,6 +516,19 @@ def test_only_the_first_of_several_cards_is_used(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     find_machine(cpu=True)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
+
+
+@pytest.mark.parametrize(("generation", "computes"), [(7, False), (8, True)])
+def test_bfloat16_that_a_card_emulates_is_not_taken(
+    generation: int, computes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = SimpleNamespace(name="a card", total_memory=2**34, major=generation)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: card)
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda _device: True)
+    assert find_machine() == Machine("a card", 2**34, computes)
 
 
 def test_a_run_on_the_processor_leaves_a_card_alone_to_its_end(
