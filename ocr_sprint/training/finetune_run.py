@@ -316,7 +316,7 @@ def trainer_arguments(
         **_on_machine(run, {field.name for field in dataclasses.fields(TrainingArguments)}),
     }
 
-# %% ../../nbs/training/22_finetune_run.ipynb #502a76da
+# %% ../../nbs/training/22_finetune_run.ipynb #47248ab9
 def _out_of_memory(error: RuntimeError) -> bool:
     "Is that what an error is about?"
     text = str(error).lower()
@@ -327,7 +327,7 @@ def train(
     run: Run,
     trainer: Any,  # transformers' Trainer with `callbacks` of this run
 ) -> Path:  # the checkpoint with the best validation error
-    "Train to the end from wherever the run was left; UsageError when memory runs out."
+    "Train on to the end; UsageError when memory runs out, DataError when nodes share no folder."
     from transformers import PrinterCallback
 
     last = last_checkpoint(run)
@@ -348,5 +348,6 @@ def train(
         ) from None
     trainer.accelerator.wait_for_everyone()
     done = last_checkpoint(run)
-    assert done is not None
+    if done is None:
+        raise DataError(f"{run.checkpoints}: holds no checkpoint here; every node must see the same --output folder")
     return best_checkpoint(run, done)
