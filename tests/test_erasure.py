@@ -10,6 +10,7 @@ import pytest
 from queue_samples import read
 from review_samples import Ticking, new_job
 from sqlalchemy import select
+from sqlalchemy.event import listen
 
 from ocr_sprint.core.canonical import sha256_hex
 from ocr_sprint.core.errors import DataError, UsageError
@@ -204,6 +205,19 @@ def test_a_reader_keeps_the_log_and_that_is_told(
         assert connection.execute(select(jobs.c.job_id)).scalar_one() == job_id
     assert scrub(store)
     assert on_disk(tmp_path) == []
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_every_table_that_an_erasure_deletes_from_is_cleaned(store: Store) -> None:
+    said: list[str] = []
+    listen(store.engine, "before_cursor_execute", lambda *about: said.append(about[2]))
+    job_id = rich(store)
+    erase(store, job_id, by="dpo")
+    assert scrub(store)
+    deleted = {each.split()[2].strip('"') for each in said if each.startswith("DELETE FROM")}
+    vacuum = next(each for each in said if each.startswith("VACUUM"))
+    assert "properties" in deleted
+    assert deleted <= set(vacuum.removeprefix("VACUUM ").split(", "))
 
 
 def test_the_tables_can_be_written_anew(store: Store, url: str, capsys: pytest.CaptureFixture[str]) -> None:

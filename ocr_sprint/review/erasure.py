@@ -67,7 +67,7 @@ def erase(
         connection.execute(properties.delete().where(properties.c.name == f"{PRACTICE}/{job_id}"))
         connection.execute(documents.delete().where(documents.c.document_sha256 == digest))
 
-# %% ../../nbs/review/08b_erasure.ipynb #225177ba
+# %% ../../nbs/review/08b_erasure.ipynb #ddca4aac
 def scrub(
     store: Store,
     *,
@@ -92,7 +92,7 @@ def _scrub_sqlite(engine: Engine, rewrite: bool) -> bool:
 
 
 def _scrub_postgresql(engine: Engine, rewrite: bool) -> bool:
-    tables = ", ".join(table.name for table in (*_OF_A_JOB, jobs, documents))
+    tables = ", ".join(table.name for table in (*_OF_A_JOB, jobs, properties, documents))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(f"VACUUM {'(FULL) ' if rewrite else ''}{tables}"))
     return True
