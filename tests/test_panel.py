@@ -77,7 +77,12 @@ class Screen:
 
     def ask(self, **message) -> dict:
         self.session.handle(message)
-        return self.heard[-1][0]
+        return next(heard for heard, _ in reversed(self.heard) if heard["kind"] != "own")
+
+    def own(self) -> dict:
+        self.ask(kind="hello")
+        assert self.heard[-1][0]["kind"] == "own"
+        return self.heard[-1][0]["own"]
 
     def sheet(self, job_id: str, mode: str = "first") -> dict:
         self.heard.clear()
@@ -348,16 +353,17 @@ def test_how_long_it_took_is_told_to_the_reviewer_alone(desks) -> None:
     subject = {"op": "set", "path": "header.perihal", "old": "patroli", "value": "jaga"}
     for job_id, ops, seconds in zip(job_ids, ([subject], []), (20.5, 4), strict=True):
         version = one.sheet(job_id)["version"]
-        saved = one.ask(**SAVE, id=job_id, job_id=job_id, version=version, ops=ops, seconds=seconds)
-    pace = saved["own"]["pace"]
+        one.ask(**SAVE, id=job_id, job_id=job_id, version=version, ops=ops, seconds=seconds)
+    assert [message["kind"] for message, _ in one.heard[-2:]] == ["saved", "own"]
+    pace = one.heard[-1][0]["own"]["pace"]
     assert pace["changed"] == {"letters": 1, "median": 20.5, "p90": 20.5}
     assert pace["unchanged"] == {"letters": 1, "median": 4, "p90": 4}
-    assert one.ask(kind="hello")["own"]["pace"] == pace
-    assert two.ask(kind="hello")["own"]["pace"]["changed"]["letters"] == 0
+    assert one.own()["pace"] == pace
+    assert two.own()["pace"]["changed"]["letters"] == 0
     sheet = two.sheet(job_ids[0], "second")
     assert "20.5" not in str(sheet)
     two.ask(**SAVE | {"mode": "second"}, id="s", job_id=job_ids[0], version=None, ops=[], seconds=9)
-    assert two.ask(kind="hello")["own"]["pace"]["unchanged"]["median"] == 9
+    assert two.own()["pace"]["unchanged"]["median"] == 9
     assert "20.5" not in str(two.sheet(job_ids[0], "first"))
     wrong = one.ask(**SAVE, id="w", job_id=job_ids[1], version=one.sheet(job_ids[1])["version"], ops=[], seconds=-3)
     assert wrong["kind"] == "refused"
@@ -415,12 +421,56 @@ def test_next_asks_the_store_as_much_with_5000_letters_as_with_200(tmp_path) -> 
     assert asked[200] == asked[5000]
 
 
+@pytest.fixture
+def store(tmp_path) -> Iterator[Store]:
+    with open_store(f"sqlite:///{tmp_path / 'review.db'}", validate=parse_result) as opened:
+        yield opened
+
+
+def test_a_reviewers_own_figures_hold_nothing_up(store: Store, monkeypatch) -> None:
+    job_id, later = add(store, 1), []
+    desk = StoreDesk(store, "reviewer-a")
+    screen = Screen(desk)
+    screen.session = ReviewSession(
+        desk, lambda message, *_: screen.heard.append((message, [])), in_background=later.append
+    )
+    monkeypatch.setattr(StoreDesk, "own", lambda _: pytest.fail("it is waited for"))
+    screen.session.handle({"kind": "hello"})
+    for number in (1, 2):
+        screen.session.handle(SAVE | {"id": str(number), "job_id": job_id, "version": number, "ops": []})
+    assert [message["kind"] for message, _ in screen.heard] == ["letters", "saved", "saved"]
+    assert len(later) == 1, "one wish at a time"
+
+    def broken(_):
+        raise KeyError("changed")
+
+    monkeypatch.setattr(StoreDesk, "own", broken)
+    later[0]()
+    assert len(screen.heard) == 3, "nothing is said"
+
+
+def test_an_answer_of_another_version_is_told_in_a_line_and_the_next_letter_comes(store: Store, monkeypatch) -> None:
+    first, second = add(store, 1), add(store, 2)
+    reading = StoreDesk.reading
+
+    def other(desk, job_id, mode):
+        return reading(desk, job_id, mode) if job_id == second else {}["result"]
+
+    monkeypatch.setattr(StoreDesk, "reading", other)
+    monkeypatch.setattr(StoreDesk, "picture", lambda *_: {}["frame"])
+    screen = Screen(StoreDesk(store, "reviewer-a"))
+    screen.session.handle({"kind": "want", "jobs": [first, second], "mode": "first"})
+    kinds = [(message["kind"], message.get("message") or message.get("problem")) for message, _ in screen.heard]
+    assert [kind for kind, _ in kinds] == ["no_sheet", "sheet", "picture"]
+    assert all("KeyError" in kinds[at][1] and "the same version" in kinds[at][1] for at in (0, 2))
+
+
 def test_practice_says_what_was_missed_and_keeps_count(tmp_path) -> None:
     with open_store(f"sqlite:///{tmp_path / 'practise.db'}", validate=parse_result) as store:
         mark_practice(store)
         rows = [add_practice_letter(store, new_job(number, letter()), share=0.6) for number in (1, 2)]
         screen = Screen(StoreDesk(store, "reviewer-a"))
-        assert screen.ask(kind="hello")["own"]["caught"]["planted"] == 0
+        assert screen.own()["caught"]["planted"] == 0
         errors = planted_errors(store, rows[0])
         assert len(errors) > 1
         error, *missed = errors
@@ -431,10 +481,10 @@ def test_practice_says_what_was_missed_and_keeps_count(tmp_path) -> None:
         told = answer["saved"]["practice"]
         assert [each["field_path"] for each in told if each["caught"]] == [error.field_path]
         assert [each["field_path"] for each in told if not each["caught"]] == [each.field_path for each in missed]
-        caught = answer["own"]["caught"]
+        caught = screen.heard[-1][0]["own"]["caught"]
         assert (caught["letters"], caught["planted"], caught["caught"]) == (1, len(errors), 1)
         assert 0 < caught["low"] < 1 / len(errors) < caught["high"] < 1
-        assert Screen(StoreDesk(store, "reviewer-b")).ask(kind="hello")["own"]["caught"]["planted"] == 0
+        assert Screen(StoreDesk(store, "reviewer-b")).own()["caught"]["planted"] == 0
 
 
 def test_letters_are_listed_by_flag_unit_and_state(desks) -> None:

@@ -128,7 +128,7 @@ def _bare(ops: Any) -> Any:
     known = Operation.model_fields
     return [{name: each[name] for name in known if name in each} for each in ops] if isinstance(ops, list) else ops
 
-# %% ../../nbs/panels/04_session.ipynb #ed934f3e
+# %% ../../nbs/panels/04_session.ipynb #fc1670f4
 class _Answers(_Seen):
     "How work that is handed back is judged and kept."
 
@@ -151,13 +151,13 @@ class _Answers(_Seen):
         except UserError as error:
             return {**about, "kind": "refused", "message": str(error)} | self.as_it_stands(message)
         self.drafts.put(message["job_id"], message["mode"], None)
-        return {**about, "kind": "saved", "saved": _json(saved._asdict()), "own": self.own()}
+        return {**about, "kind": "saved", "saved": _json(saved._asdict())}
 
     def own(self) -> dict[str, Any] | None:
         "What only the reviewer is shown; None when it cannot be had, which is no reason to refuse anything."
         try:
             found: dict[str, Any] = _json(self.desk.own()._asdict())
-        except UserError:
+        except Exception:
             return None
         return found
 
@@ -181,7 +181,17 @@ def _json(value: object) -> Any:
     "A value with records in it, as a message holds it."
     return orjson.loads(orjson.dumps(value, default=lambda record: record._asdict()))
 
-# %% ../../nbs/panels/04_session.ipynb #52ebb790
+# %% ../../nbs/panels/04_session.ipynb #be0697b9
+def _why(error: Exception) -> str:
+    "Why a letter or page is not shown, in a line."
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):  # of Pillow, for what is no picture
+        return "what came for this page is no picture; ask who runs the service"
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"what came cannot be shown ({what}); have the service and this machine the same version of ocr_sprint?"
+
+# %% ../../nbs/panels/04_session.ipynb #7056351a
 class _Sending:
     "What is sent to a screen."
 
@@ -194,6 +204,7 @@ class _Sending:
     ) -> None:
         self._answers, self._desk, self._send = _Answers(desk), desk, send
         self._fetcher = Fetcher(self._fetch, in_background)
+        self._own = Fetcher(lambda *_: self._send_own(), in_background)
         self._pictures = Shelf(KEPT_PICTURES)
         self._wanted = Wanted()
         self._current: str | None = None  # the letter in sight, for a screen that comes back
@@ -204,8 +215,8 @@ class _Sending:
             reading = self._desk.reading(job_id, mode)
             draft = self._answers.draft(reading, mode)
             self._send({"kind": "sheet", "sheet": self._answers.show(reading, mode), "draft": draft})
-        except UserError as error:
-            self._send({"kind": "no_sheet", "job_id": job_id, "mode": mode, "message": str(error)})
+        except Exception as error:  # a thread has nobody else to tell
+            self._send({"kind": "no_sheet", "job_id": job_id, "mode": mode, "message": _why(error)})
             return
         for page in worksheet(reading, mode)["pages"]:
             self._picture(reading, page["page"])
@@ -218,12 +229,20 @@ class _Sending:
                 picture = small_picture(self._desk.picture(reading, page))
                 self._pictures.put((reading.job_id, page), picture)
             self._send({**about, "problem": None}, [picture])
-        except UserError as error:
-            self._send({**about, "problem": str(error)})
-        except OSError:  # of Pillow, for what is no picture
-            self._send({**about, "problem": "what came for this page is no picture; ask who runs the service"})
+        except Exception as error:
+            self._send({**about, "problem": _why(error)})
 
-# %% ../../nbs/panels/04_session.ipynb #c55a1eda
+    def _send_own(self) -> None:
+        "Send what only the reviewer is shown, when it can be had."
+        own = self._answers.own()
+        if own is not None:
+            self._send({"kind": "own", "own": own})
+
+    def _want_own(self) -> None:
+        "Have it sent; wishes that come while it is fetched are one."
+        self._own.want([""], "first")
+
+# %% ../../nbs/panels/04_session.ipynb #62eb0341
 def _shown(found: Letters) -> dict[str, Any]:
     "A part of the list as a message holds it."
     return {"letters": [letter._asdict() for letter in found.letters], "after": found.after}
@@ -249,7 +268,10 @@ class ReviewSession(_Sending):
                 told = self._checked(message) if kind == "check" else {}
                 self._send({"kind": "checked" if kind == "check" else "kept", "n": message["n"], **told})
             elif kind in ("save", "undo"):
-                self._send(self._answers.save(message))
+                answer = self._answers.save(message)
+                self._send(answer)
+                if answer["kind"] == "saved":
+                    self._want_own()
         except UserError as error:
             self._send({"kind": "problem", "message": str(error)})
 
@@ -261,11 +283,10 @@ class ReviewSession(_Sending):
         form = [section._asdict() | {"fields": [each._asdict() for each in section.fields]} for section in SECTIONS]
         about = {"reviewer": self._desk.name, "reasons": REASONS, "form": form, "current": self._current}
         wanted, drafts = self._wanted._asdict(), self._answers.drafts.letters(self._wanted.mode)
-        own = self._answers.own()
         self._send(
-            {"kind": "letters", **_shown(found), "total": found.total, "wanted": wanted, "drafts": drafts, "own": own}
-            | about
+            {"kind": "letters", **_shown(found), "total": found.total, "wanted": wanted, "drafts": drafts} | about
         )
+        self._want_own()
 
     def _checked(self, message: Mapping[str, Any]) -> dict[str, Any]:
         "The guessed reason of an operation, and what is odd about its value."

@@ -121,6 +121,10 @@ class Screen {
     this.model.off("msg:custom", this.onMessage);
     removeEventListener("beforeunload", this.onUnload);
     for (const id of this.cache.keys()) this.forget(id);
+    this.cache.clear(); // a picture that is decoded later finds no letter
+    this.observer.disconnect();
+    clearTimeout(this.helloTimer);
+    for (const { timer } of this.pending.values()) clearTimeout(timer);
   }
 
   send(message) {
@@ -245,7 +249,7 @@ class Screen {
 
   hear(message, buffers) {
     clearTimeout(this.helloTimer);
-    const hearers = { letters: this.gotLetters, sheet: this.gotSheet, no_sheet: this.gotNone, picture: this.gotPicture, checked: this.gotCheck, kept: this.gotKept, more: this.gotMore };
+    const hearers = { letters: this.gotLetters, sheet: this.gotSheet, no_sheet: this.gotNone, picture: this.gotPicture, checked: this.gotCheck, kept: this.gotKept, more: this.gotMore, own: this.gotOwn };
     if (message.kind === "saved" || message.kind === "refused") this.gotAnswer(message);
     else if (message.kind === "problem") this.say(message.message, true);
     else hearers[message.kind]?.call(this, message, buffers);
@@ -260,7 +264,6 @@ class Screen {
     this.say("", true);
     this.learn(this.letters);
     this.choose();
-    this.showOwn(message.own);
     const place = this.letters.findIndex((letter) => letter.job_id === message.current);
     this.at = -1;
     if (this.letters.length) this.go(Math.max(place, 0));
@@ -302,8 +305,7 @@ class Screen {
   }
 
   /** How the reviewer works: for their eyes only, and on request. */
-  showOwn(own) {
-    if (!own) return;
+  gotOwn({ own }) {
     const { changed, unchanged } = own.pace;
     const row = (label, { letters, median, p90 }) => make("tr", {}, make("th", { scope: "row" }, label),
       ...[String(letters), seconds(median), seconds(p90)].map((text) => make("td", { class: "number" }, text)));
@@ -425,6 +427,11 @@ class Screen {
       picture.url = URL.createObjectURL(new Blob([buffers[0]], { type: "image/jpeg" }));
       picture.image = make("img", { src: picture.url, alt: "" });
       await picture.image.decode().catch(() => {}); // before it is needed
+    }
+    const now = this.cache.get(id); // it may have been let go of, or come anew, while the picture was decoded
+    if (now?.pictures !== kept.pictures) {
+      if (picture.url) URL.revokeObjectURL(picture.url);
+      return;
     }
     kept.pictures.set(page, picture);
     this.tellAhead();
@@ -1013,9 +1020,8 @@ class Screen {
     this.count();
   }
 
-  gotSaved({ saved, own, job_id: id }, { desk, stay }) {
+  gotSaved({ saved, job_id: id }, { desk, stay }) {
     const { filename } = desk.sheet;
-    this.showOwn(own);
     this.showPractice(filename, saved.practice);
     const differs = saved.differences === null ? "" : saved.differences ? `; it differs from the first review in ${saved.differences}, and somebody will decide` : "; it agrees with the first review";
     this.say(`Saved: ${filename}${saved.approved && saved.differences === null ? ", approved" : ""}${differs}`);
