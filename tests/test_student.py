@@ -192,7 +192,16 @@ def test_folders_that_are_no_student(made: Path, tmp_path: Path, run: Run) -> No
             (broken / name).write_text("{")
         code, said = run("predict", "--model", broken, *words)
         assert code == 1 and name in said, said
+    document = json.loads((made / "model" / "student.json").read_text())
+    for key in ("files", "dimensions", "scale"):
+        broken = tmp_path / f"no_{key}"
+        shutil.copytree(made / "model", broken)
+        (broken / "student.json").write_text(json.dumps({name: document[name] for name in document if name != key}))
+        code, said = run("predict", "--model", broken, *words)
+        assert code == 1 and "train" in said, said
     assert not (tmp_path / "out.jsonl").exists()
+    code, said = run("train_student", "--train-file", made, "--output", tmp_path / "model")
+    assert code == 2 and "is a folder; give the JSON lines in it with --train-file" in said
 
 
 def test_predictions_of_other_texts(made: Path, tmp_path: Path, run: Run) -> None:

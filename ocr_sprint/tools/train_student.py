@@ -18,13 +18,15 @@ from .cli import command
 # %% auto #0
 __all__ = ['main', 'named_files', 'scale_of', 'names_of', 'train_student']
 
-# %% ../../nbs/tools/15_train_student.ipynb #4c27ee9f
+# %% ../../nbs/tools/15_train_student.ipynb #83de50a6
 def named_files(
     paths: Sequence[Path],
     flag: str,
 ) -> Sequence[Path]:
     "The paths; UsageError when one of them is no file."
     for path in paths:
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder; give the JSON lines in it with {flag}")
         if not path.is_file():
             raise UsageError(f"{path}: there is no such file; give JSON lines with {flag}")
     return paths

@@ -39,8 +39,9 @@ from ocr_sprint.training.student_files import (
 __all__ = ['seal', 'model_folder', 'read_document', 'save_model', 'batches_of', 'Finetuned', 'load_model', 'finetuned_scorer',
            'open_scorer', 'recalibrate']
 
-# %% ../../nbs/training/23a_finetuned.ipynb #04abf7af
+# %% ../../nbs/training/23a_finetuned.ipynb #ecdc79b5
 _FORMAT = "ocr_sprint fine-tuned student 1"
+_NEEDED = {"dimensions", "scale", "means", "deviations", "max_length", "dtype", "uncertainty_ratio"}  # of scores
 
 
 def _files(folder: Path) -> list[str]:
@@ -66,10 +67,13 @@ def seal(
 def model_folder(
     folder: Path,  # of a run, or its model/
 ) -> Path | None:
-    "Where the fine-tuned model of a folder is; None when it holds none."
+    "Where the fine-tuned model of a folder is; None when it holds none, DataError when its adapter is gone."
     for place in (folder / "model", folder):
         if (place / "adapter_config.json").is_file():
             return place
+        document = place / "student.json"
+        if document.is_file() and _FORMAT.encode() in document.read_bytes():
+            raise DataError(f"{place}: has no adapter_config.json; restore it or run finetune_qwen again")
     return None
 
 
@@ -87,7 +91,9 @@ def read_document(
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise DataError(f"{path}: is not of the format {_FORMAT!r}; run finetune_qwen again")
     files = document.get("files")
-    for name, digest in files.items() if isinstance(files, dict) else ():
+    if not isinstance(files, dict) or not (document.get("mode") == "sft" or document.keys() >= _NEEDED):
+        raise DataError(f"{path}: is not whole; restore it or run finetune_qwen again")
+    for name, digest in files.items():
         if not (folder / name).is_file() or file_sha256(folder / name) != digest:
             raise DataError(f"{folder / name}: has changed since the model was saved; train again or restore it")
     return document

@@ -109,7 +109,7 @@ def save_student(
         },
     )
 
-# %% ../../nbs/training/07_student_files.ipynb #cdd1dd2c
+# %% ../../nbs/training/07_student_files.ipynb #830baa34
 class Own(NamedTuple):
     "What a student said of one of its own texts, unseen."
 
@@ -138,6 +138,8 @@ def _document(folder: Path) -> dict[str, Json]:
         raise DataError(f"{path}: {error}; train the student again") from None
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise DataError(f"{path}: is not of the format {_FORMAT!r}; train the student again")
+    if not all(isinstance(document.get(key), list) for key in ("dimensions", "scale")):
+        raise DataError(f"{path}: is not whole; train the student again or restore it")
     files = document.get("files")
     for name in FILES:
         if not isinstance(files, dict) or file_sha256(folder / name) != files.get(name):

@@ -392,6 +392,28 @@ def test_curves_are_drawn_and_used(made: Path, place: Path, tmp_path: Path, run:
     assert all(line["oof"] for line in read(out))
 
 
+@pytest.mark.parametrize("key", ["files", "means", "dimensions", "uncertainty_ratio"])
+def test_a_student_json_that_is_not_whole_is_one_line(
+    made: Path, place: Path, tmp_path: Path, run: Run, key: str
+) -> None:
+    shutil.copytree(made / "model", tmp_path / "model")
+    path = tmp_path / "model" / "student.json"
+    document = json.loads(path.read_text())
+    del document[key]
+    path.write_text(json.dumps(document))
+    words = ["--model", tmp_path / "model", "--source", place / "test.jsonl", "--output", tmp_path / "o"]
+    code, said = run("predict", *words)
+    assert code == 1 and said.endswith("student.json: is not whole; restore it or run finetune_qwen again")
+
+
+def test_an_adapter_that_is_gone_is_one_line(made: Path, place: Path, tmp_path: Path, run: Run) -> None:
+    shutil.copytree(made, tmp_path / "run")
+    (tmp_path / "run" / "model" / "adapter_config.json").unlink()
+    for folder in (tmp_path / "run", tmp_path / "run" / "model"):
+        code, said = run("predict", "--model", folder, "--source", place / "test.jsonl", "--output", tmp_path / "o")
+        assert code == 1 and "model: has no adapter_config.json; restore it or run finetune_qwen again" in said
+
+
 def test_a_changed_file_is_not_loaded(made: Path, tmp_path: Path, run: Run) -> None:
     shutil.copytree(made, tmp_path / "model")
     with (tmp_path / "model" / "model" / "adapter_model.safetensors").open("ab") as file:
