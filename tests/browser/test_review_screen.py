@@ -30,7 +30,9 @@ RENDER = """async ([program, style]) => {
     off: (_, hear) => hearers.delete(hear),
     send: (message) => sent.push(structuredClone(message)),
   };
-  window.another = () => { module.default.render({ model, el: document.body }); }; // a view of the same panel
+  window.another = () => { // a view of the same panel
+    window.leave = module.default.render({ model, el: document.body });
+  };
   another();
 }"""
 
@@ -200,3 +202,32 @@ def test_what_another_view_was_told_is_not_taken_for_ones_own(page: Page, store:
     wire.press("Control+Enter")
     wire.carry()
     assert store.job(job_id).approved
+
+
+def test_a_view_that_is_closed_leaves_no_picture_and_no_clock_behind(page: Page, store: Store) -> None:
+    """Two pictures are still being decoded when the view is closed."""
+    add_letter(store, 1)
+    add_letter(store, 2)
+    page.evaluate(
+        """() => {
+          window.urls = new Set();
+          window.watched = 0;
+          const [make, drop] = [URL.createObjectURL, URL.revokeObjectURL];
+          URL.createObjectURL = (blob) => {
+            const url = make.call(URL, blob);
+            if (blob.type === "image/jpeg") urls.add(url);
+            return url;
+          };
+          URL.revokeObjectURL = (url) => { urls.delete(url); drop.call(URL, url); };
+          HTMLImageElement.prototype.decode = () => new Promise((done) => { (window.late ??= []).push(done); });
+          const { observe, disconnect } = ResizeObserver.prototype;
+          ResizeObserver.prototype.observe = function (node) { watched += 1; observe.call(this, node); };
+          ResizeObserver.prototype.disconnect = function () { watched -= 1; disconnect.call(this); };
+        }"""
+    )
+    Wire(page, store)
+    assert page.evaluate("[urls.size, watched]") == [2, 1]
+    page.evaluate(
+        "async () => { leave(); late.forEach((done) => done()); await new Promise((done) => setTimeout(done)); }"
+    )
+    assert page.evaluate("[urls.size, watched]") == [0, 0]
