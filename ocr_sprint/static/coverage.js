@@ -302,12 +302,8 @@ class CoverageScreen extends Panel {
   }
 
   async copy(text, what) {
-    try {
-      await navigator.clipboard.writeText(text);
-      this.say(`${what} copied`);
-    } catch {
-      this.say(`${what} cannot be copied from this page; mark the text and copy it by hand, or write a file`, true);
-    }
+    if (await this.copied(text)) this.say(`${what} copied`);
+    else this.say(`${what} cannot be copied from this page; mark the text and copy it by hand, or write a file`, true);
   }
 
   // ---------------------------------------------------------------- records

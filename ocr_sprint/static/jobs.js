@@ -96,7 +96,9 @@ class JobsScreen extends Panel {
   buildOpening() {
     this.call = make("code");
     const box = make("div", { hidden: true }, make("p", {}, "Run this in a cell, with your name:"), make("pre", { tabindex: 0 }, this.call));
-    const copy = make("button", { type: "button", hidden: true, onclick: () => navigator.clipboard.writeText(this.call.textContent).then(() => (copy.textContent = "Copied")) }, "Copy");
+    const copy = make("button", { type: "button", hidden: true, onclick: async () => {
+      copy.textContent = (await this.copied(this.call.textContent, this.call)) ? "Copied" : "Marked: press Ctrl+C";
+    } }, "Copy");
     const toggle = make("button", { type: "button", "aria-expanded": "false", onclick: () => {
       box.hidden = copy.hidden = !box.hidden;
       toggle.setAttribute("aria-expanded", String(!box.hidden));

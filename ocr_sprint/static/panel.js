@@ -93,6 +93,17 @@ class Panel {
     (urgent ? this.alert : this.status).textContent = text;
   }
 
+  /** Copy text that a node shows; whether that was done. A page without TLS may not: then the node is marked, so that Ctrl+C does it. */
+  async copied(text, node = null) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      if (node) getSelection().selectAllChildren(node);
+      return false;
+    }
+  }
+
   /** Draw a figure ({data, layout} of plotly) into an element; `title` is what a screen reader says. Gives the element. */
   async chart(node, figure, title) {
     plotly ??= this.ask("plotly").then(({ buffers: [program] }) => new Promise((resolve, reject) => {

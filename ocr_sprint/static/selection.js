@@ -202,13 +202,8 @@ class SelectionScreen extends Panel {
   }
 
   async copyCommand() {
-    try {
-      await navigator.clipboard.writeText(this.command.textContent);
-      this.say("Command copied.");
-    } catch {
-      getSelection().selectAllChildren(this.command);
-      this.say("Press Ctrl+C to copy the command.");
-    }
+    const done = await this.copied(this.command.textContent, this.command);
+    this.say(done ? "Command copied." : "Press Ctrl+C to copy the command.");
   }
 
   writeFiles(replace) {

@@ -13,9 +13,10 @@ from lab import Lab, cell_count, kernel_value, picture, saved_text, until, viola
 from letters import NAMES, add_letter, new_store
 from pdf_samples import A4, make_pdf, say
 from PIL import Image
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import BrowserContext, Locator, expect
 
 from ocr_sprint.documents.synthetic import make_letter
+from ocr_sprint.panels.screen import program
 from ocr_sprint.review.queue import queue_state
 from ocr_sprint.review.store import open_store
 
@@ -205,3 +206,34 @@ def test_two_letters_are_really_read_and_the_picture_is_taken(lab: Lab, root: Pa
         read = {job.filename: job for job in store.jobs()}
         assert [name for name in names if not read[name].engine.startswith("rapidocr")] == []
         assert [name for name in names if read[name].result["header"]["jenis"] is None] == []
+
+
+BARE = """async ([program, state]) => {
+  Object.defineProperty(navigator, "clipboard", { value: undefined, configurable: true });
+  const module = await import(URL.createObjectURL(new Blob([program], { type: "text/javascript" })));
+  let hear = null;
+  const send = ({ id, kind }) => kind === "state" && queueMicrotask(() => hear({ id, body: state }, []));
+  module.default.render({ model: { on: (_, heard) => { hear = heard; }, off: () => {}, send }, el: document.body });
+}"""
+
+
+def test_where_a_page_may_not_copy_the_text_is_marked(context: BrowserContext) -> None:
+    """As on a page without TLS."""
+    page = context.new_page()
+    state = {
+        "phase": "idle",
+        "folder": None,
+        "problems": [],
+        "reads": True,
+        "retrying": False,
+        "engines": [],
+        "cores": 1,
+    }
+    call = "review_panel('sqlite:///letters.db')"
+    page.evaluate(BARE, [program("jobs"), state | {"opening": call, "headline": "", "counts": None}])
+    page.get_by_role("button", name="How to review these letters").click()
+    expect(page.locator("code")).to_have_text(call)
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="press Ctrl+C")).to_be_visible()
+    assert page.evaluate("String(getSelection())") == call
+    page.close()
