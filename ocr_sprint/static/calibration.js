@@ -47,13 +47,25 @@ class CalibrationScreen extends Panel {
   async go(to) {
     if (this.moving) return;
     for (const [name, { field }] of this.rows) if (field === document.activeElement && field.tagName === "INPUT") this.typed(name);
-    this.moving = true;
-    const answer = await this.send("record", { to });
-    this.moving = false;
+    const answer = await this.move("record", { to });
     if (!answer) return;
     if (answer.missing) return this.stay(answer.missing);
     this.paint(answer);
     if (answer.finished) this.say(`All ${answer.of} texts are scored. The figures say what came of it.`);
+    else this.tellLost();
+  }
+
+  /** Ask for a text. Whoever types meanwhile has not seen it: those keys score nothing, which is said when it is there. */
+  async move(kind, body) {
+    Object.assign(this, { moving: true, lost: false });
+    const answer = await this.send(kind, body);
+    this.moving = false;
+    if (this.lost && !answer?.text) this.paint(this.record, false); // what was chosen meanwhile counts for nothing
+    return answer;
+  }
+
+  tellLost() {
+    if (this.lost) this.say("What was typed before this text was in view has scored nothing: type it again.");
   }
 
   stay(missing) {
@@ -63,12 +75,17 @@ class CalibrationScreen extends Panel {
   }
 
   async choose(body) {
-    const answer = await this.send("choose", body);
-    if (answer) this.paint(answer);
+    const answer = await this.move("choose", body);
+    if (!answer) return;
+    this.paint(answer);
+    this.tellLost();
   }
 
   async score(field, value) {
-    if (this.moving) return;
+    if (this.moving) {
+      this.lost = true;
+      return;
+    }
     const { id } = this.record;
     const answer = await this.send("score", { id, field, value });
     if (answer?.id === this.record.id && id === answer.id) this.learn(answer);
@@ -139,7 +156,7 @@ class CalibrationScreen extends Panel {
     this.paintScores();
     this.paintWhere();
     if (focus) this.rest();
-    this.root.dataset.text = record.id;
+    Object.assign(this.root.dataset, { text: record.id, order: record.order });
   }
 
   /** Put the cursor where the next score is due. */
@@ -220,15 +237,19 @@ class CalibrationScreen extends Panel {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     const select = name === "content_type";
     const { keys, scale } = this.facts;
-    if (event.key === "Enter") {
+    const writes = event.key.length === 1 || event.key === "Backspace" || event.key === "Delete";
+    if (this.moving && writes) {
+      event.preventDefault();
+      this.lost = true;
+    } else if (event.key === "Enter") {
       event.preventDefault();
       this.entered(name);
     } else if (!select && (event.key === "ArrowUp" || event.key === "ArrowDown")) {
       event.preventDefault();
       this.step(name, event.key === "ArrowUp" ? -1 : 1);
-    } else if (!select && keys && event.key !== "Tab" && (event.key.length === 1 || event.key === "Backspace" || event.key === "Delete")) {
+    } else if (!select && keys && writes) {
       event.preventDefault();
-      if (!this.moving) this.pressed(event.key, name, scale);
+      this.pressed(event.key, name, scale);
     }
   }
 

@@ -82,6 +82,7 @@ def test_ten_texts_later_the_figures_hold_the_models_against_the_person(lab: Lab
     expect(panel.locator("figure .main-svg").first).to_be_visible()
     panel.get_by_role("button", name="Texts").click()
     panel.get_by_label("Order").select_option("random")
+    expect(panel).to_have_attribute("data-order", "random")  # before that, keys are for the text that goes
     expect(field(panel, "agency")).to_be_focused()
     for _ in range(12):
         shown = str(panel.get_attribute("data-text"))
@@ -119,6 +120,7 @@ def test_keys_without_a_pause_are_kept_where_they_were_meant_by_a_slow_kernel(la
         for _ in range(9):
             lab.page.keyboard.press("9")
         expect(panel).not_to_have_attribute("data-text", shown)
+        expect(panel.get_by_role("status")).to_contain_text("has scored nothing: type it again")
     until(lambda: len(people(report, "slow").read_text().splitlines()) == 3)
     found = read_people(people(report, "slow"), CONFIG)
     assert {name: tuple(label.scores.values()) for name, label in found.items()} == {
