@@ -389,7 +389,7 @@ class Screen {
     this.cache.delete(id);
     this.cache.set(id, { sheet, pictures });
     for (const old of [...this.cache.keys()].slice(0, -KEPT)) if (old !== this.letters[this.at]?.job_id) this.forget(old);
-    if (id !== this.letters[this.at]?.job_id) return;
+    if (this.finished || id !== this.letters[this.at]?.job_id) return;
     // A late copy must not repaint over unsaved work; a stale version is found out when it is handed in.
     if (this.desk && this.desk.sheet.job_id === id && (this.desk.ops.length || this.desk.sheet.version === sheet.version) && !this.locked) return;
     this.show();
@@ -412,7 +412,7 @@ class Screen {
 
   gotNone({ job_id: id, message }) {
     this.states.set(id, "not for you");
-    if (id === this.letters[this.at]?.job_id) {
+    if (!this.finished && id === this.letters[this.at]?.job_id) {
       this.desk = null;
       this.message(message);
       this.count();

@@ -38,7 +38,8 @@ def field(panel: Locator, name: str) -> Locator:
 
 
 def press_scores(lab: Lab, scores: tuple[int, ...] = SCORES) -> None:
-    """All dimensions and the kind of text, without a pause."""
+    """All dimensions and the kind of text, without a pause, as soon as the text is in view."""
+    expect(lab.page.locator(f"{PANEL} tbody input").first).to_be_focused()
     for score in scores:
         lab.page.keyboard.press("t" if score == 10 else str(score))
     lab.page.keyboard.type("comm")

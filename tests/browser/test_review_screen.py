@@ -41,7 +41,7 @@ class Wire:
     """A screen, a kernel's session, and the messages between them."""
 
     def __init__(self, page: Page, store: Store, by: str = "reviewer-a") -> None:
-        self.page, self.told = page, []
+        self.page, self.told, self.heard = page, [], []
         tell = lambda message, buffers=(): self.told.append((message, buffers))  # noqa: E731
         self.session = ReviewSession(StoreDesk(store, by), tell, in_background=lambda work: work())
         page.evaluate(RENDER, [program("review"), style("review")])
@@ -60,6 +60,7 @@ class Wire:
             for message in sent:
                 self.session.handle(message)
             answers, self.told = self.told, []
+            self.heard += answers
             for message, buffers in answers:
                 self.tell(message, *buffers)
 
@@ -231,3 +232,15 @@ def test_a_view_that_is_closed_leaves_no_picture_and_no_clock_behind(page: Page,
         "async () => { leave(); late.forEach((done) => done()); await new Promise((done) => setTimeout(done)); }"
     )
     assert page.evaluate("[urls.size, watched]") == [0, 0]
+
+
+def test_a_sheet_that_comes_again_after_the_last_letter_opens_nothing(page: Page, store: Store) -> None:
+    add_letter(store, 1)
+    wire = Wire(page, store)
+    again = next(message for message, _ in wire.heard if message["kind"] == "sheet")
+    wire.press("Control+Enter")
+    wire.tell(again)
+    expect(page.locator(".message").first).to_contain_text("Done: nothing waits in this list")
+    wire.carry()
+    wire.tell(again)
+    expect(page.locator(".message").first).to_contain_text("Done: nothing waits in this list")
