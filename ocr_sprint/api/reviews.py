@@ -91,7 +91,7 @@ class RemoveEdit(AnyEdit):
 
 AnEdit: TypeAlias = Annotated[SetEdit | AddEdit | RemoveEdit, Field(discriminator="op")]
 
-
+# %% ../../nbs/api/12_reviews.ipynb #7f530c01
 class Corrections(BaseModel):
     "Edits that are done in this order, all or none."
 
@@ -270,7 +270,7 @@ def post_undo(
         raise ApiError(409, error.problem.message, "batch", code="nothing_to_undo") from None
     return _reviewed(job, response)
 
-
+# %% ../../nbs/api/12_reviews.ipynb #81308d48
 @router.post("/jobs/{job_id}/approve", dependencies=[needs("reviewer")], responses=_ANSWERS)
 def post_approve(
     job_id: uuid.UUID,

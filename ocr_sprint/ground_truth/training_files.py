@@ -118,7 +118,7 @@ def _judge(made: TrainingSet, job: Job) -> str:
         return f"{natural}; `test_covered.jsonl`, in the selection's shape, tells how rare scores are"
     return natural
 
-
+# %% ../../nbs/ground_truth/35_training_files.ipynb #765130ef
 def next_steps(
     made: TrainingSet,
     job: Job,

@@ -109,7 +109,7 @@ class Rows(NamedTuple):
     rows: list[Row]
     after: str | None  # where the next part begins; None: this is the last
 
-
+# %% ../../nbs/panels/13a_board.ipynb #603710ee
 def row_of(
     job: JobSummary,
     running: Set[str],  # ids of the letters that are being read

@@ -322,7 +322,7 @@ def _student_texts(desk: Sets, question: Question) -> Answer:
     found = gap_candidates(student, desk.corpus.records.layout.scale, priced[question.gap])
     return write_candidates(student, found.ids, _path(desk, question), desk.corpus.run)
 
-
+# %% ../../nbs/panels/11b_coverage_desk.ipynb #3d39bd74
 class CoverageDesk(Sets):
     "Answers a coverage screen."
 

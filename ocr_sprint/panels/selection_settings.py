@@ -251,7 +251,7 @@ def _weighing(name: str) -> Control:
     idle = "a name with a comma stands in no command" if "," in name else ""
     return Control(f"{_WEIGHT}{name}", name, "", "number", "weights", 0, idle=idle)
 
-
+# %% ../../nbs/panels/12a_selection_settings.ipynb #54ee190a
 def controls(
     opened: Task,
     records: Records,

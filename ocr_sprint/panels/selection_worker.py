@@ -32,7 +32,7 @@ class Corpus:
     records: Records
     account: Account
 
-
+# %% ../../nbs/panels/12c_selection_worker.ipynb #acd3b455
 class Solver:
     "Pools and training sets, made when they are asked for and kept for a while."
 

@@ -115,7 +115,7 @@ class _Seen:
         self.drafts.put(reading.job_id, mode, Draft(reading.run, reading.version, parts["kept"], draft.active))
         return {**parts, "active": draft.active}
 
-
+# %% ../../nbs/panels/04_session.ipynb #1bd970d3
 def _rebased(ops: object, seen: Any, now: Any) -> dict[str, Any]:
     "Which operations still hold on a letter that somebody else has changed, and which do not."
     operations = operations_from(_bare(ops))

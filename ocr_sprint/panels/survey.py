@@ -34,7 +34,7 @@ def _look(path: Path) -> FoundFile:
         _seen[key] = look(path)
     return _seen[key]
 
-
+# %% ../../nbs/panels/13c_survey.ipynb #6eca0d5e
 @dataclass
 class Survey:
     "What is in a folder; the work begins at once, in a thread."

@@ -217,7 +217,7 @@ class Throughput:
     until: str
     slots: tuple[Slot, ...]  # oldest first, without empty ones
 
-
+# %% ../../nbs/review/08d_progress.ipynb #27555c7e
 def throughput(
     store: StoreReader,
     span: Span = "hour",

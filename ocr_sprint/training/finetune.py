@@ -291,7 +291,7 @@ def _tell(
     _write_card(folder / "model" / "README.md", report, name, licence)
     return report
 
-
+# %% ../../nbs/training/23c_finetune.ipynb #2b69273a
 def regression(
     plan: Plan,
     run: Run,

@@ -180,7 +180,7 @@ _ERRORS: Mapping[str, Callable[[Standing], float]] = {
     "median": lambda one: one.measure.constant,
 }
 
-
+# %% ../../nbs/training/23b_finetune_report.ipynb #d6697068
 def _between(interval: Interval | None, places: int = 2) -> str | None:
     return (
         None if interval is None else f"{interval[0]:.{places}f} ({interval[1]:.{places}f} to {interval[2]:.{places}f})"

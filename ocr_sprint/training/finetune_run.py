@@ -100,12 +100,12 @@ def _earlier(folder: Path, digest: str) -> str | None:
         raise UsageError(f"{folder}: holds a run of other files or settings (see run.json); {_OTHER}")
     return str(document.get("state"))
 
-
+# %% ../../nbs/training/22_finetune_run.ipynb #569b220b
 def resume_command(plan: Plan) -> str:
     "What to type so that a run goes on, in the folder where it was begun."
     return shlex.join(plan.command)
 
-
+# %% ../../nbs/training/22_finetune_run.ipynb #eecb7f5f
 def begin(
     plan: Plan,
     settings: Settings,

@@ -63,7 +63,7 @@ def seal(
     write_json(folder / "student.json", sealed)
     return sha256_hex(canonical(sealed))
 
-
+# %% ../../nbs/training/23a_finetuned.ipynb #bbce50f5
 def model_folder(
     folder: Path,  # of a run, or its model/
 ) -> Path | None:
@@ -201,7 +201,7 @@ class Finetuned:
             found[rows] = self._said([tokens[row] for row in rows])
         return self.standard.scores(found)
 
-
+# %% ../../nbs/training/23a_finetuned.ipynb #8266abbb
 def load_model(
     folder: Path,
     document: Mapping[str, Any],  # of `read_document`

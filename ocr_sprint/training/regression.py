@@ -232,7 +232,7 @@ def compute_exactly(
             for head in (module.original_module, *module.modules_to_save.values()):
                 head.forward = _exactly(head)
 
-
+# %% ../../nbs/training/23_regression.ipynb #e48da73f
 def load_base(
     base: Base,
     heads: int,  # dimensions
@@ -293,7 +293,7 @@ def build_model(
     compute_exactly(adapted)
     return adapted
 
-
+# %% ../../nbs/training/23_regression.ipynb #4027cb76
 def make_trainer(
     run: Run,
     model: Any,
