@@ -31,7 +31,8 @@ from ocr_sprint.training.finetune_report import (
     overall_change,
     stand,
 )
-from .finetune_run import Run, begin, finish, read_history, train, write_json
+from .finetune_run import Run, begin, finish, read_history, write_json
+from .finetune_trainer import train
 from .finetuned import finetuned_scorer, save_model
 from .predictions import prediction_line
 from ocr_sprint.training.regression import (

@@ -16,7 +16,8 @@ from ..ground_truth.scores import ScoreScale
 from .features import Double
 from .finetune_model import Base, Machine, load_weights
 from .finetune_plan import Settings
-from .finetune_run import Run, callbacks, trainer_arguments
+from .finetune_run import Run
+from .finetune_trainer import callbacks, trainer_arguments
 
 # %% auto #0
 __all__ = ['MISSING', 'CUT', 'HEADS', 'Standard', 'standard_of', 'encode_texts', 'reach', 'check_cut', 'order_of', 'Order',

@@ -18,7 +18,8 @@ from .chat import ChatRow, ChatTokens, chat_tokens, read_chat
 from .field_metrics import Answer, AnswerMeasures, answer_of, judged, measure_answers, measures_json
 from .finetune_model import Base, check_model
 from .finetune_plan import Plan
-from .finetune_run import Run, finish, read_history, train, write_json
+from .finetune_run import Run, finish, read_history, write_json
+from .finetune_trainer import train
 from .finetuned import save_model
 from ocr_sprint.training.sft_model import (
     Said,

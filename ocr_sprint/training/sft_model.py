@@ -26,7 +26,8 @@ from ocr_sprint.training.finetune_model import (
     require_torch,
 )
 from .finetune_plan import Settings
-from .finetune_run import Run, callbacks, trainer_arguments
+from .finetune_run import Run
+from .finetune_trainer import callbacks, trainer_arguments
 from .finetuned import read_document
 from .regression import with_adapter
 

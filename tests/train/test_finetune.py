@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Trainer
 from ocr_sprint.core.errors import UsageError
 from ocr_sprint.tools.cli import main
 from ocr_sprint.training import finetune as room
-from ocr_sprint.training import finetune_model, finetune_plan, finetune_run
+from ocr_sprint.training import finetune_model, finetune_plan, finetune_trainer
 from ocr_sprint.training.fiction import fictitious_articles
 from ocr_sprint.training.finetune import finetune
 from ocr_sprint.training.finetune_model import Machine, check_model, find_machine, load_weights
@@ -191,9 +191,9 @@ def test_half_precision_and_checkpointing_learn_the_adapter(
     made: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a GPU is trained with, on a processor: close to the exact run, and every matrix learns."""
-    own = finetune_run._on_machine
+    own = finetune_trainer._on_machine
     monkeypatch.setattr(
-        finetune_run, "_on_machine", lambda run, fields: {**own(run, fields), "activation_checkpointing": True}
+        finetune_trainer, "_on_machine", lambda run, fields: {**own(run, fields), "activation_checkpointing": True}
     )
     monkeypatch.setattr(room, "find_machine", lambda cpu: Machine(None, 0, bf16=cpu))
     finetune(replace(plan, output=tmp_path / "half"))
