@@ -19,7 +19,7 @@ class CalibrationScreen extends Panel {
     this.figures = make("div", { class: "figures", hidden: true });
     this.root.append(this.bar, this.texts, this.figures, this.status);
     this.root.addEventListener("keydown", (event) => this.leaf(event));
-    this.hearers.changed = ({ view }) => view !== this.uid && this.record && this.again();
+    this.hearers.changed = ({ view }) => view !== this.uid && this.again();
     this.hearers.agreement = (body) => this.paintFigures(body);
     this.chosen = {};
     this.begin();
@@ -30,6 +30,7 @@ class CalibrationScreen extends Panel {
     this.facts = facts;
     this.paintBar();
     this.paint(record);
+    this.listen();
     this.root.dataset.painted = "true";
   }
 

@@ -45,6 +45,7 @@ class CoverageScreen extends Panel {
     const { table, records } = this.opened.state;
     Object.assign(this.view, table);
     this.drawControls();
+    this.listen();
     await this.showMaps();
     if (records) await this.list(records);
     this.root.dataset.painted = "true";

@@ -20,9 +20,20 @@ function make(tag, attributes = {}, ...children) {
 const face = (Screen) => ({
   render({ model, el }) {
     const screen = new Screen(model, el);
-    return () => screen.close();
+    const deafen = overhear(screen);
+    return () => {
+      deafen();
+      screen.close();
+    };
   },
 });
+
+/** The kernel could not do what was asked of it, and why; the screen has said so. */
+class Refusal extends Error {}
+
+function confess(screen, problem) {
+  screen.say(`The panel made a mistake: ${problem.message}. Reload the page; what was not saved may have to be done again.`, true);
+}
 
 /** Do what a message asks for. JupyterLab would swallow what goes wrong there, so the screen says it in a line. */
 async function safely(screen, act) {
@@ -30,8 +41,23 @@ async function safely(screen, act) {
     await act();
   } catch (problem) {
     console.error(problem);
-    screen.say(`The panel made a mistake: ${problem.message}. Reload the page; what was not saved may have to be done again.`, true);
+    confess(screen, problem);
   }
+}
+
+/** Have the screen say what goes wrong in this module after a click or a key, too; gives the function that ends it. */
+function overhear(screen) {
+  const here = import.meta.url;
+  const thrown = ({ error, filename }) => error && filename === here && confess(screen, error);
+  const rejected = ({ reason }) => {
+    if (reason?.stack?.includes(here) && !(reason instanceof Refusal)) confess(screen, reason);
+  };
+  addEventListener("error", thrown);
+  addEventListener("unhandledrejection", rejected);
+  return () => {
+    removeEventListener("error", thrown);
+    removeEventListener("unhandledrejection", rejected);
+  };
 }
 
 let plotly = null; // a promise of plotly's program, which comes from the kernel once for each page
@@ -39,7 +65,7 @@ let plotly = null; // a promise of plotly's program, which comes from the kernel
 /** The screen of a panel: `ask` the kernel and await its answer, hear what it tells unasked, `say` things, draw charts. */
 class Panel {
   constructor(model, host, { name, label }) {
-    Object.assign(this, { model, name, asked: new Map(), hearers: {}, charts: new Map(), count: 0 });
+    Object.assign(this, { model, name, asked: new Map(), hearers: {}, early: [], charts: new Map(), count: 0 });
     this.uid = Math.random().toString(36).slice(2, 8);
     this.alert = make("div", { class: "alert", role: "alert" });
     this.status = make("div", { class: "status", role: "status" });
@@ -80,13 +106,21 @@ class Panel {
   }
 
   hear({ id, kind, body, error }, buffers) {
+    if (kind && this.early) return this.early.push([kind, body, buffers]);
     if (kind) return this.hearers[kind]?.(body, buffers);
     const question = this.asked.get(id);
     if (!question) return undefined; // another view of the panel asked
     this.asked.delete(id);
     clearTimeout(question.timer);
     this.say(error ?? "", true);
-    return error ? question.reject(new Error(error)) : question.resolve({ ...body, buffers });
+    return error ? question.reject(new Refusal(error)) : question.resolve({ ...body, buffers });
+  }
+
+  /** Hear what the kernel tells unasked. It may tell before there is anything to show it in: that waits until this is called. */
+  listen() {
+    const told = this.early;
+    this.early = null;
+    for (const [kind, body, buffers] of told) this.hearers[kind]?.(body, buffers);
   }
 
   say(text, urgent = false) {

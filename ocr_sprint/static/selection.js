@@ -3,7 +3,7 @@
 class SelectionScreen extends Panel {
   constructor(model, host) {
     super(model, host, { name: "selection", label: "Select a training set" });
-    Object.assign(this, { controls: new Map(), pending: new Map(), state: { turn: 0 }, shown: 0 });
+    Object.assign(this, { controls: new Map(), pending: new Map(), waiting: 0, state: { turn: 0 }, shown: 0 });
     this.hearers = {
       state: (state) => this.showState(state),
       result: (result) => this.showResult(result),
@@ -36,6 +36,17 @@ class SelectionScreen extends Panel {
     this.buildResult();
     this.showState(state);
     if (result) this.showResult(result);
+    this.listen();
+  }
+
+  /** Ask for something to be done; null when it was refused. Until the answer is there, what is shown is not what was asked for. */
+  async act(kind, body = {}) {
+    this.waiting += 1;
+    this.mark();
+    const answer = await this.ask(kind, body).catch(() => null);
+    this.waiting -= 1;
+    this.mark();
+    return answer;
   }
 
   // Controls
@@ -72,17 +83,18 @@ class SelectionScreen extends Panel {
   async change(name, text, settled) {
     this.pending.set(name, (this.pending.get(name) ?? 0) + 1);
     for (const input of this.controls.get(name).inputs) if (input.value !== text) input.value = text;
-    const state = await this.ask("change", { name, text, settled }).catch(() => null);
+    const state = await this.act("change", { name, text, settled });
     this.pending.set(name, this.pending.get(name) - 1);
     if (state) this.showState(state);
   }
 
-  move(way) {
-    this.ask(way).then((state) => this.showState(state)).catch(() => {});
+  async move(way) {
+    const state = await this.act(way);
+    if (state) this.showState(state);
   }
 
   showState(state) {
-    if (state.turn < this.state.turn || !this.undo) return;
+    if (state.turn < this.state.turn) return;
     if (state.turn > this.state.turn) this.state = state; // the same turn again knows nothing of what was told since
     for (const [name, { inputs, hint, choices, idle }] of this.controls) {
       if (this.pending.get(name)) continue;
@@ -108,7 +120,7 @@ class SelectionScreen extends Panel {
     else if (problem) this.say("");
     this.problem.textContent = problem && this.shown ? `${problem}. Below stands the last good result, of other settings.` : problem;
     this.root.toggleAttribute("data-stale", Boolean(problem));
-    this.write.disabled = !current || Boolean(writing);
+    this.write.disabled = !current || this.waiting > 0 || Boolean(writing);
   }
 
   showGrouping({ turn }) {
@@ -134,7 +146,7 @@ class SelectionScreen extends Panel {
   }
 
   showResult(result) {
-    if (result.turn < this.state.turn || !this.undo) return;
+    if (result.turn < this.state.turn) return;
     this.shown = result.turn;
     Object.assign(this.state, { problem: "", busy: false });
     this.result.hidden = false;
@@ -206,13 +218,13 @@ class SelectionScreen extends Panel {
     this.say(done ? "Command copied." : "Press Ctrl+C to copy the command.");
   }
 
-  writeFiles(replace) {
+  async writeFiles(replace) {
     this.said.textContent = "";
-    this.ask("write", { replace }).then(({ exists }) => {
-      this.exists.textContent = exists;
-      this.offer.hidden = !exists;
-      if (exists) this.replace.focus();
-    }).catch(() => {});
+    const answer = await this.act("write", { replace });
+    if (!answer) return;
+    this.exists.textContent = answer.exists;
+    this.offer.hidden = !answer.exists;
+    if (answer.exists) this.replace.focus();
   }
 
   showWriting({ name, done, total }) {

@@ -144,7 +144,7 @@ def watched(context: BrowserContext) -> Iterator[Page]:
         yield page
     finally:
         page.close(run_before_unload=False)
-    assert errors == []
+    assert not errors, "the page reported: " + "\n".join(errors)
     assert [each for each in addresses if urlsplit(each).hostname not in (None, "", "127.0.0.1")] == []
 
 
