@@ -8,7 +8,7 @@ const SPANS = { hour: "Hour", day: "Day", month: "30 days" };
 class JobsScreen extends Panel {
   constructor(model, host) {
     super(model, host, { name: "jobs", label: "Job board" });
-    Object.assign(this, { wanted: "all", places: [null], span: "hour", seen: null, inSight: true, closed: false, approved: null });
+    Object.assign(this, { wanted: "all", places: [null], span: "hour", seen: null, inSight: true, closed: false, approved: null, stale: false });
     this.build();
     this.sight = new IntersectionObserver(([entry]) => (this.inSight = entry.isIntersecting));
     this.sight.observe(this.root);
@@ -36,6 +36,11 @@ class JobsScreen extends Panel {
   /** Ask for something to be done; the answer says how things stand then. */
   act(kind, body = {}) {
     return this.ask(kind, body).then((answer) => this.paint(answer), () => {});
+  }
+
+  /** Look once more a second later for what is still being found out. */
+  follow(found, again) {
+    if (found.busy) setTimeout(() => this.closed || again(), EVERY_MS);
   }
 
   field(label, input) {
@@ -72,8 +77,9 @@ class JobsScreen extends Panel {
     this.where = make("span", { class: "where" });
     this.retryAll = make("button", { type: "button", hidden: true, onclick: () => this.act("retry") }, "Retry all that may succeed");
     this.empty = make("p", { class: "empty", hidden: true });
+    this.listNote = make("p", { class: "soft", hidden: true });
     const table = make("div", { class: "wide", tabindex: 0, role: "group", "aria-label": "List of letters" }, make("table", {}, this.caption, make("thead", {}, head), this.rows));
-    return make("section", { class: "list" }, this.counts, table, this.empty,
+    return make("section", { class: "list" }, this.counts, this.listNote, table, this.empty,
       make("div", { class: "turn" }, this.newer, this.where, this.older, make("span", { class: "grow" }), this.retryAll));
   }
 
@@ -129,6 +135,11 @@ class JobsScreen extends Panel {
     if (lines !== this.problemLines) this.problems.replaceChildren(...state.problems.map((line) => make("li", {}, line)));
     this.problemLines = lines;
     this.say(state.headline);
+    if (this.stale && !state.note) { // it answers again: all that was missed is asked anew
+      this.seen = null;
+      this.countGates(true);
+    }
+    this.stale = Boolean(state.note);
     if (state.counts) this.paintCounts(state);
   }
 
@@ -179,22 +190,32 @@ class JobsScreen extends Panel {
     this.list();
   }
 
-  async list() {
-    const { rows, after } = await this.latest("rows", { wanted: this.wanted, after: this.places.at(-1) }).catch(() => ({}));
-    if (!rows) return;
+  /** Show letters in a state, as they are known; `renew` has them asked for anew. */
+  async list(renew = true) {
+    const wanted = this.wanted;
+    const found = await this.latest("rows", { wanted, after: this.places.at(-1), renew }).catch(() => null);
+    if (!found) return;
+    this.follow(found, () => this.wanted === wanted && this.list(false));
+    this.paintRows(found);
+    this.caption.textContent = `Letters: ${wanted}`;
+    this.root.dataset.painted = wanted;
+  }
+
+  paintRows({ rows, after, note, problem }) {
     this.after = after;
     const focused = document.activeElement?.dataset?.job;
-    this.caption.textContent = `Letters: ${this.wanted}`;
-    this.rows.replaceChildren(...rows.map((row) => this.row(row)));
+    this.rows.replaceChildren(...(rows ?? []).map((row) => this.row(row)));
     if (focused) this.rows.querySelector(`[data-job="${focused}"]`)?.focus();
+    this.listNote.textContent = note;
+    this.listNote.hidden = !note || !rows;
     this.newer.disabled = this.places.length === 1;
     this.older.disabled = after === null;
     this.where.textContent = `page ${this.places.length}`;
     this.newer.hidden = this.where.hidden = this.older.hidden = this.newer.disabled && this.older.disabled;
-    this.retryAll.hidden = this.wanted !== "failed" || !rows.some((each) => each.retry);
-    this.empty.hidden = rows.length > 0;
-    this.empty.textContent = this.wanted === "all" ? "No letters yet. Name a folder above, look, and start." : `No letter is in the state “${this.wanted}”.`;
-    this.root.dataset.painted = this.wanted;
+    this.retryAll.hidden = this.wanted !== "failed" || !rows?.some((each) => each.retry);
+    this.empty.hidden = rows !== null && rows.length > 0;
+    const none = this.wanted === "all" ? "No letters yet. Name a folder above, look, and start." : `No letter is in the state “${this.wanted}”.`;
+    this.empty.textContent = rows ? none : note || problem || "Asking for the letters …";
   }
 
   row(row) {
@@ -217,25 +238,29 @@ class JobsScreen extends Panel {
     this.drawThroughput();
   }
 
-  async drawThroughput() {
-    const { figure, caption } = await this.latest("throughput", { span: this.span }).catch(() => ({}));
-    if (!figure) return;
-    this.figureText.textContent = caption;
-    await this.chart(this.figure, figure, caption);
-    this.figure.dataset.drawn = this.span;
+  async drawThroughput(renew = true) {
+    const span = this.span;
+    const found = await this.latest("throughput", { span, renew }).catch(() => null);
+    if (!found) return;
+    this.follow(found, () => this.span === span && this.drawThroughput(false));
+    this.figureText.textContent = [found.caption, found.note].filter(Boolean).join(" ") || found.problem || "Asking how much was read …";
+    if (!found.figure) return;
+    await this.chart(this.figure, found.figure, found.caption);
+    this.figure.dataset.drawn = span;
   }
 
   /** Have the gates counted, and ask again until they are. */
   async countGates(renew) {
     const found = await this.latest("readiness", { renew }).catch(() => null);
     if (!found || this.closed) return;
+    this.follow(found, () => this.countGates(false));
     this.recount.disabled = found.busy;
-    this.ready.textContent = found.problem ?? found.summary ?? "Counting what there is to train on.";
+    const counting = found.summary ?? "Counting what there is to train on.";
+    this.ready.textContent = [found.problem ?? (found.note && !found.summary ? "" : counting), found.note].filter(Boolean).join(" ");
     this.gatesTable.hidden = !found.gates;
     this.gates.replaceChildren(...(found.gates ?? []).map((gate) => make("tr", { class: gate.passed ? "passed" : "short" },
       make("th", { scope: "row" }, gate.name), make("td", {}, gate.counted), make("td", {}, gate.wanted),
       make("td", {}, `${gate.passed ? "✓" : "✕"} ${gate.verdict}${gate.days ? `, ${gate.days} days at this rate` : ""}`))));
-    if (found.busy) setTimeout(() => this.countGates(false), EVERY_MS);
   }
 }
 

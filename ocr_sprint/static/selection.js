@@ -3,7 +3,7 @@
 class SelectionScreen extends Panel {
   constructor(model, host) {
     super(model, host, { name: "selection", label: "Select a training set" });
-    Object.assign(this, { controls: new Map(), pending: new Map(), waiting: 0, state: { turn: 0 }, shown: 0 });
+    Object.assign(this, { controls: new Map(), pending: new Map(), waiting: 0, toWrite: null, state: { turn: 0 }, shown: 0 });
     this.hearers = {
       state: (state) => this.showState(state),
       result: (result) => this.showResult(result),
@@ -120,7 +120,9 @@ class SelectionScreen extends Panel {
     else if (problem) this.say("");
     this.problem.textContent = problem && this.shown ? `${problem}. Below stands the last good result, of other settings.` : problem;
     this.root.toggleAttribute("data-stale", Boolean(problem));
-    this.write.disabled = !current || this.waiting > 0 || Boolean(writing);
+    this.write.setAttribute("aria-disabled", Boolean(problem || writing)); // disabled, it would lose the focus, and the click that ends typing
+    this.root.toggleAttribute("data-current", current && !this.waiting);
+    this.writeWhenCurrent();
   }
 
   showGrouping({ turn }) {
@@ -218,8 +220,24 @@ class SelectionScreen extends Panel {
     this.say(done ? "Command copied." : "Press Ctrl+C to copy the command.");
   }
 
-  async writeFiles(replace) {
+  /** Write what is shown, or what will be once the settings are solved: a click that ends typing comes before the answer to what was typed. */
+  writeFiles(replace) {
+    const { problem, writing } = this.state;
+    if (problem || writing) return;
+    this.toWrite = { replace };
+    this.said.textContent = "written as soon as this is solved …";
+    this.writeWhenCurrent();
+  }
+
+  writeWhenCurrent() {
+    const wanted = this.toWrite;
+    if (!wanted || !(this.state.problem || this.root.hasAttribute("data-current"))) return;
+    this.toWrite = null;
     this.said.textContent = "";
+    if (!this.state.problem) this.startWriting(wanted.replace);
+  }
+
+  async startWriting(replace) {
     const answer = await this.act("write", { replace });
     if (!answer) return;
     this.exists.textContent = answer.exists;
