@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ocr_sprint.core.errors import UsageError
 from ocr_sprint.ground_truth.cells import Cells, Coded, Margin, coded_as, compress, lot, merge_cells, pack, pick
 from ocr_sprint.ground_truth.certificate import Demand, Problem, make_problem, most_valuable, upper_bound
-from ocr_sprint.ground_truth.relaxation import relax
+from ocr_sprint.ground_truth.relaxation import _Program, _stride, relax
 from ocr_sprint.ground_truth.solver import solve
 from ocr_sprint.ground_truth.targets import extreme_shares, round_to_total, water_fill
 
@@ -119,6 +119,33 @@ def test_the_relaxation_is_that_of_highs(size: int, weight: float) -> None:
     exact = highs(problem, whole=False)
     assert problem.score(relax(problem).amounts) == pytest.approx(exact, rel=1e-5)
     assert upper_bound(problem, relax(problem).prices) == pytest.approx(exact, rel=1e-5)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 5, 8])
+def test_products_are_sums_over_the_cells_in_their_order_to_the_last_bit(dimensions: int) -> None:
+    problem, generator = even(compress(coded(correlated(900, dimensions, 4))), 90), np.random.default_rng(dimensions)
+    cells, bins = problem.rows.shape[0], len(problem.target)
+    program, scale, prices = _Program.of(problem), generator.random(cells + 2 * bins), generator.normal(size=bins + 1)
+    pairs, fill = np.zeros((bins, bins)), problem.fill(scale[:cells])
+    for row, one in zip(problem.rows, scale, strict=False):
+        pairs[np.ix_(row, row)] += one
+    np.fill_diagonal(pairs, fill + (scale[cells : cells + bins] + scale[cells + bins :]))
+    normal = program.normal(scale)
+    assert (normal[:bins, :bins] == pairs).all()
+    assert (normal[:bins, bins] == fill).all()
+    assert (normal == normal.T).all()
+    worth = np.full(cells, prices[-1])
+    for column in problem.rows.T:
+        worth += prices[column]
+    assert (program.backward(prices)[:cells] == worth).all()
+    assert (program.forward(scale)[:bins] == fill - scale[cells : cells + bins] - scale[cells + bins :]).all()
+
+
+@given(st.lists(st.tuples(st.floats(1e-300, 1e300), st.floats(-1e300, 1e300)), min_size=1))
+def test_a_stride_ends_where_the_first_value_would_become_negative(pairs: list[tuple[float, float]]) -> None:
+    value, change = np.array(pairs).T
+    with np.errstate(over="ignore"):
+        assert _stride(value, change) == min([1.0, *(-one / by for one, by in pairs if by < 0)])
 
 
 @pytest.mark.parametrize("size", [1, 10, 100, 999, 1000])
