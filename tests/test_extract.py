@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -301,3 +302,46 @@ def test_other_papers_are_no_order() -> None:
 def test_tidying_a_name_twice_changes_nothing(text: str, recognised: bool) -> None:
     tidy = tidy_name(text, recognised)
     assert tidy_name(tidy, recognised) == tidy
+
+
+# The row that numbers a table's columns
+
+
+HEADS = ("NO", 100), ("NAMA", 200), ("PANGKAT", 700), ("NRP", 950), ("JABATAN", 1200)
+LOOKALIKES = ("l", "Z", "B", "A", "S")  # of 1 to 5
+PERSONS = (
+    ("1", "BUDI SANTOSO", "AKP", "77060001", "KASAT SAMAPTA"),
+    ("2", "ADI", "BRIPKA", "88050002", "BANIT SAT SAMAPTA"),
+    ("3", "SITI AMINAH", "BRIPDA", "99040003", "BANUM"),
+)
+
+
+def numbered_table(numbering: Sequence[str]) -> ReadPage:
+    "A letter with a table whose heading stands above the row of column numbers; an empty text is no span."
+    spans = [
+        upright("SURAT PERINTAH", (800, 100, 1200, 130)),
+        upright("Nomor : Sprin/1/I/2025", (750, 150, 1250, 180)),
+        upright("Kepada", (100, 250, 200, 280)),
+    ]
+    rows = [[name for name, _ in HEADS], numbering, *PERSONS]
+    for row, cells in enumerate(rows):
+        for (_, left), text in zip(HEADS, cells, strict=True):
+            box = (left + 20, 300 + 50 * row, left + 20 + 14 * len(text), 330 + 50 * row)
+            spans += [upright(text, box, 0.9)] if text else []
+    return ReadPage(1, SIDE, SIDE, 0, "ocr", tuple(spans))
+
+
+def people_read(numbering: Sequence[str]) -> list[tuple[str | None, ...]]:
+    people = extract([numbered_table(numbering)]).result.personel
+    return [(str(p.no), p.nama, p.pangkat, p.nrp, p.jabatan) for p in people]
+
+
+def test_column_numbers_are_nobody() -> None:
+    for form in ("{}", "{}.", "({})", "• {}"):
+        assert people_read([form.format(number) for number in range(1, 6)]) == list(PERSONS), form
+
+
+def test_column_numbers_that_are_misread_or_lost_are_nobody() -> None:
+    cells = [(str(n), letter, "" if n % 2 else "+.") for n, letter in enumerate(LOOKALIKES, 1)]
+    wrong = [row for row in product(*cells) if people_read(row) != list(PERSONS)]
+    assert not wrong, (len(wrong), wrong[:5])

@@ -257,7 +257,7 @@ def _number_place(body: Sequence[Line]) -> float | None:
     numbers = [piece for line in body for piece in line.pieces if re.fullmatch(r"\d{8}", piece.text)]
     return float(np.median([(piece.left + piece.right) / 2 for piece in numbers])) if numbers else None
 
-# %% ../../nbs/documents/14b_tables.ipynb #e6b2e5a0
+# %% ../../nbs/documents/14b_tables.ipynb #376e6730
 def _names(columns: Sequence[Column]) -> tuple[str, ...]:
     return tuple(column.name for column in columns)
 
@@ -285,10 +285,23 @@ def _body(document: Sequence[Line], start: int, ends: Callable[[Line], bool]) ->
         if line.page != document[start].page or ends(line) or _leads(document, place):
             break
         body.append(line)
-    return [line for index, line in enumerate(body) if not _only_numbers(line, first=index == 0)]
+    first = next((index for index, line in enumerate(body) if not _is_short(line)), len(body))
+    return [line for line in body[first:] if not _numbers_columns(line)]
+
+# %% ../../nbs/documents/14b_tables.ipynb #78c0cec9
+def _short_words(line: Line) -> list[str] | None:
+    "The line's words without the marks around them, if none is longer than two characters."
+    found = [re.sub(r"^\W+|\W+$", "", word) for word in line.text.split()]
+    return [word for word in found if word] if all(len(word) <= 2 for word in found) else None
 
 
-def _only_numbers(line: Line, first: bool) -> bool:
-    "Whether the line is the row `1 2 3 4` below a heading, or a page's number above a table that goes on."
-    texts = [piece.text.strip(" .-–") for piece in line.pieces]
-    return (len(texts) > 2 or first) and all(re.fullmatch(r"[\dlI|]{1,2}", text) for text in texts)
+def _is_short(line: Line) -> bool:
+    "Whether the line, the first below a heading, is the row `1 2 3 4`, a page's number, or specks."
+    return _short_words(line) is not None
+
+
+def _numbers_columns(line: Line) -> bool:
+    "Whether the line is the row `1 2 3 4` wherever it stands."
+    found = _short_words(line) or []
+    digits = [word for word in found if re.fullmatch(r"[\dlI|]{1,2}", word)]
+    return len(line.pieces) > 2 and 2 * len(digits) > len(found) > 1
