@@ -151,11 +151,12 @@ def axolotl_yaml(
         settings |= {"test_datasets": [rows("val")], "eval_steps": 0.1}
     return "# axolotl train axolotl.yml, in this folder\n" + yaml.safe_dump(settings, sort_keys=False)
 
-# %% ../../nbs/review/36_convert_formats.ipynb #44c8f46a
+# %% ../../nbs/review/36_convert_formats.ipynb #2efc9515
 _UNSLOTH = """\
 "LoRA with Unsloth, in this folder: python unsloth_train.py [MODEL]"
 
 import sys
+from inspect import signature
 
 from unsloth import FastLanguageModel  # comes first: it changes torch, transformers and TRL
 import torch
@@ -165,7 +166,9 @@ from trl import SFTConfig, SFTTrainer
 MODEL = sys.argv[1] if len(sys.argv) > 1 else "@MODEL"
 TOKENS = @TOKENS  # room for the longest row
 GPU = torch.cuda.is_available()
-BF16 = GPU and torch.cuda.is_bf16_supported()
+ASK = torch.cuda.is_bf16_supported  # of emulation torch says yes too, which is slow; Unsloth's own takes no such word
+NATIVE = {"including_emulation": False} if "including_emulation" in signature(ASK).parameters else {}
+BF16 = GPU and ASK(**NATIVE)
 
 model, tokenizer = FastLanguageModel.from_pretrained(MODEL, max_seq_length=TOKENS, load_in_4bit=False)
 model = FastLanguageModel.get_peft_model(

@@ -29,7 +29,7 @@ from .field_metrics import answer_of
 # %% auto #0
 __all__ = ['ChatRow', 'Beside', 'read_chat', 'ChatTokens', 'tokens_of_row', 'chat_measure', 'chat_tokens']
 
-# %% ../../nbs/training/24_chat.ipynb #f38aaa46
+# %% ../../nbs/training/24_chat.ipynb #a15a1e74
 class ChatRow(NamedTuple):
     "A letter as a question and its answer."
 
@@ -37,7 +37,7 @@ class ChatRow(NamedTuple):
     where: str  # file and line
     prompt: list[Turn]
     completion: list[Turn]
-    first: Json  # what the pipeline said; None: not known
+    first: str | None  # what the pipeline said, as it said it; None: not known
 
     @property
     def truth(self) -> Json:
@@ -49,7 +49,7 @@ class Beside(NamedTuple):
     "What `convert` wrote beside the rows."
 
     groups: Mapping[str, str]  # by letter
-    first: Mapping[str, Json]
+    first: Mapping[str, str | None]
 
 
 def _beside(
@@ -59,13 +59,13 @@ def _beside(
     folder = path.resolve().parent.parent
     groups, first = folder / GROUPS, folder / FIRST_OUTPUTS
     sides = group_sides(folder) if groups.is_file() else {}
-    found: dict[str, Json] = {}
+    found: dict[str, str | None] = {}
     for record in read_jsonl(first) if first.is_file() else ():
         value: Any = record.value
-        found[value["id"]] = answer_of(value["first_output"] or "")
+        found[value["id"]] = value["first_output"]
     return Beside({name: side.group for name, side in sides.items()}, found)
 
-# %% ../../nbs/training/24_chat.ipynb #731fb7cd
+# %% ../../nbs/training/24_chat.ipynb #c11c6534
 def _chat_row(line: Line, beside: Beside) -> ChatRow:
     "The row of one line; DataError says what is wrong with it."
     try:
@@ -81,8 +81,8 @@ def _chat_row(line: Line, beside: Beside) -> ChatRow:
         raise DataError(f"{line.where}, id {name}: {error}") from None
     if not decode(completion[0]["content"]):
         raise DataError(f"{line.where}, id {name}: its answer has no field, so that nothing could be measured")
-    copied = answer_of(prompt[-1]["content"])
-    return ChatRow(name, line.where, prompt, completion, beside.first.get(name) if copied is None else copied)
+    asked = prompt[-1]["content"]
+    return ChatRow(name, line.where, prompt, completion, beside.first.get(name) if answer_of(asked) is None else asked)
 
 
 def _read_file(

@@ -82,7 +82,7 @@ def read_letters(
         room = Room(plan.max_length, f"--max-length is {plan.max_length}")
     return Letters(rows, chat_tokens(base.tokenizer, rows, room))
 
-# %% ../../nbs/training/27_sft.ipynb #ee7d0d4b
+# %% ../../nbs/training/27_sft.ipynb #ddbf3445
 def _document(run: Run, base: Base, letters: Letters) -> dict[str, Json]:
     "What student.json says."
     return {
@@ -105,7 +105,7 @@ def prediction(
     "A line of predictions.jsonl."
     answer = answer_of(said.text)
     right, extra = judged(row.truth, answer)
-    before = judged(row.truth, row.first)[0] if row.first is not None else None
+    before = judged(row.truth, answer_of(row.first))[0] if row.first is not None else None
     return {
         "id": row.id,
         "split": split,

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -180,6 +181,31 @@ def test_the_script_for_unsloth_trains_where_its_loader_is_stood_in_for(unsloth)
     assert any("eval_loss" in line for line in trainer.state.log_history)
     adapter = json.loads((unsloth.folder / "model_unsloth" / "adapter_config.json").read_text())
     assert (adapter["r"], adapter["lora_alpha"]) == (16, 32)
+
+
+@pytest.mark.parametrize("generation", [7, 8])
+@pytest.mark.parametrize("patched", [False, True], ids=["torch", "as Unsloth patches old torches"])
+def test_the_script_for_unsloth_takes_no_arithmetic_that_a_card_only_emulates(
+    unsloth, monkeypatch, generation, patched
+):
+    card = SimpleNamespace(name="a card", total_memory=2**34, major=generation)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: card)
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda _device: True)
+    if patched:
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: generation >= 8)
+    told = {}
+
+    def settings(**given):
+        told.update(given)
+        sys.exit("far enough")
+
+    monkeypatch.setattr("trl.SFTConfig", settings)
+    with pytest.raises(SystemExit, match="far enough"):
+        unsloth(8000)
+    assert (told["bf16"], told["fp16"], told["use_cpu"]) == (generation >= 8, generation < 8, False)
 
 
 def test_the_script_for_unsloth_stops_at_a_row_that_would_be_cut(unsloth):
