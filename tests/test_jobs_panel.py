@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,15 +21,16 @@ from pipeline_samples import FAKE_TESSERACT
 
 from ocr_sprint.api.app import create_app
 from ocr_sprint.api.service import Settings
-from ocr_sprint.core.errors import UsageError
+from ocr_sprint.core.errors import DataError, UsageError
 from ocr_sprint.documents.pipeline import ingest
 from ocr_sprint.panels import jobs
-from ocr_sprint.panels.board import Board, LaterError, StoreBoard, advice
+from ocr_sprint.panels.board import Board, LaterError, Rows, StoreBoard, advice
 from ocr_sprint.panels.intake import Intake
 from ocr_sprint.panels.jobs import BoardAnswers, job_board
 from ocr_sprint.panels.remote_board import ServiceBoard
-from ocr_sprint.review.progress import progress
+from ocr_sprint.review.progress import Progress, Span, Throughput, progress
 from ocr_sprint.review.queue import claim, finish, queue_state, submit, unread
+from ocr_sprint.review.readiness import Readiness
 from ocr_sprint.review.store import Store, open_store
 from ocr_sprint.review.tokens import create_token
 from ocr_sprint.review.verify_store import verify_store
@@ -86,8 +88,8 @@ def wait_until(seen: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def ask(board: Board, intake: Intake) -> Callable[..., dict[str, Any]]:
-    answers = BoardAnswers(board, intake)
+def ask(board: Board, intake: Intake, patience: float = 60) -> Callable[..., dict[str, Any]]:
+    answers = BoardAnswers(board, intake, patience)
     return lambda kind, **body: dict(answers.answer(kind, body))  # type: ignore[arg-type]  # these have no bytes
 
 
@@ -265,6 +267,97 @@ def test_over_the_service(store: Store, folder: Path, tmp_path: Path) -> None:
     wait_until(lambda: any("does not answer" in problem for problem in question("state")["problems"]))
 
 
+class Slow(StoreBoard):
+    "A board whose service answers when it is let, and fails when it is told to."
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.reads = None  # type: ignore[assignment]  # others read, as with a service
+        self.let, self.asked, self.answered, self.fails = threading.Event(), 0, 0, False
+
+    def hold(self) -> None:
+        self.asked += 1
+        self.let.wait()
+        if self.fails:
+            raise DataError("letters.example does not answer")
+        self.answered += 1
+
+    def progress(self) -> Progress:
+        self.hold()
+        return super().progress()
+
+    def rows(self, wanted: str, after: str | None = None) -> Rows:
+        self.hold()
+        return super().rows(wanted, after)
+
+    def throughput(self, span: Span) -> Throughput:
+        self.hold()
+        return super().throughput(span)
+
+    def readiness(self) -> Readiness:
+        self.hold()
+        return super().readiness()
+
+
+QUESTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("state", {}),
+    ("rows", {"wanted": "all"}),
+    ("throughput", {"span": "hour"}),
+    ("readiness", {"renew": True}),
+    ("start", {"engine": "rapidocr", "readers": 1}),
+]
+
+
+@ONE_BACKEND
+def test_no_question_waits_for_a_service_and_what_was_known_is_shown_with_its_age(store: Store) -> None:
+    submit(store, "letter.pdf", b"%PDF-1.7 letter")
+    board = Slow(store)
+    seconds = [0.0]
+    answers = BoardAnswers(board, Intake(board), patience=0, clock=lambda: seconds[0])
+
+    def question(kind: str, body: dict[str, Any]) -> dict[str, Any]:
+        return dict(answers.answer(kind, body))  # type: ignore[arg-type]  # these have no bytes
+
+    for _ in range(3):  # each returns although nothing is answered, and no second one is sent after the first
+        told = [question(kind, body) for kind, body in QUESTIONS]
+        seconds[0] += 20
+    assert (board.asked, board.answered) == (4, 0)
+    assert told[0]["headline"] == "The service has not answered for 40 seconds. Nothing is known yet."
+    assert [each["busy"] for each in told[1:4]] == [True] * 3
+    assert told[1]["rows"] is told[2]["figure"] is None
+    assert told[4]["problems"] == ["nothing waits: name a folder with letters in it, then start"]
+    board.let.set()
+    wait_until(lambda: question("state", {})["counts"])
+    wait_until(lambda: question("rows", {"wanted": "all", "renew": False})["rows"])
+    wait_until(lambda: not question("readiness", {})["busy"])
+    wait_until(lambda: answers._progress.busy is False)
+    board.let.clear()
+    question("state", {})
+    seconds[0] += 120
+    state, rows = question("state", {}), question("rows", {"wanted": "all"})
+    assert (state["counts"]["all"], rows["rows"][0]["filename"], rows["busy"]) == (1, "letter.pdf", True)
+    assert state["note"] == "The service has not answered for 2 minutes. What is shown is 2 minutes old."
+    assert state["headline"].startswith(state["note"])
+    board.fails = True
+    board.let.set()
+    wait_until(lambda: "letters.example does not answer" in question("state", {})["problems"])
+    assert question("state", {})["counts"]["all"] == 1
+    board.fails = False
+    wait_until(lambda: not question("state", {})["note"])
+    assert "letters.example does not answer" not in question("state", {})["problems"]
+
+
+def test_a_service_that_takes_a_call_and_says_nothing_holds_no_kernel() -> None:
+    """By its door only: whoever waited for it here would wait a minute, and be refused."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        board = ServiceBoard(f"http://127.0.0.1:{door.getsockname()[1]}")
+        question = ask(board, Intake(board), patience=0.01)
+        told = [question(kind, **body) for kind, body in QUESTIONS]
+    assert [each["busy"] for each in told[1:4]] == [True] * 3
+    assert [each["problem"] for each in told[1:4]] == [None] * 3
+    assert told[0]["counts"] is None
+
+
 @ONE_BACKEND
 def test_a_cell_that_is_run_again_can_cancel_what_the_first_began(
     store: Store, tmp_path: Path, tesseract: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
@@ -292,7 +385,7 @@ def test_a_cell_that_is_run_again_can_cancel_what_the_first_began(
 def test_bad_questions_are_refused_in_a_line(store: Store, kind: str, body: dict[str, Any]) -> None:
     board = StoreBoard(store)
     with pytest.raises(UsageError) as refused:
-        BoardAnswers(board, Intake(board)).answer(kind, body)
+        BoardAnswers(board, Intake(board), patience=60).answer(kind, body)
     assert "\n" not in str(refused.value)
 
 

@@ -172,7 +172,7 @@ class Batch:
             with contextlib.suppress(UserError):  # which the board itself meets, and tells
                 self.survey.refresh()
 
-# %% ../../nbs/panels/13d_intake.ipynb #6ce00b42
+# %% ../../nbs/panels/13d_intake.ipynb #38d5dcf7
 class _Work:
     "What can be begun and ended."
 
@@ -210,7 +210,7 @@ class _Work:
         "Hand in what is new in the folder and read what waits; UsageError when that is under way."
         if self.at_work:
             raise UsageError("the reading is under way")
-        if self.survey is None and not self.board.progress().left:
+        if self.survey is None and (self.board.reads is None or not self.board.progress().left):
             raise UsageError("nothing waits: name a folder with letters in it, then start")
         reader = Reader(self.board.reads, engine, processes, self.seconds) if self.board.reads else None
         self._total = 0

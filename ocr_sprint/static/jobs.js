@@ -8,7 +8,7 @@ const SPANS = { hour: "Hour", day: "Day", month: "30 days" };
 class JobsScreen extends Panel {
   constructor(model, host) {
     super(model, host, { name: "jobs", label: "Job board" });
-    Object.assign(this, { wanted: "all", places: [null], span: "hour", seen: null, inSight: true, closed: false, approved: null, stale: false });
+    Object.assign(this, { wanted: "all", places: [null], span: "hour", seen: null, inSight: true, closed: false, approved: null, stale: false, following: {} });
     this.build();
     this.sight = new IntersectionObserver(([entry]) => (this.inSight = entry.isIntersecting));
     this.sight.observe(this.root);
@@ -39,8 +39,9 @@ class JobsScreen extends Panel {
   }
 
   /** Look once more a second later for what is still being found out. */
-  follow(found, again) {
-    if (found.busy) setTimeout(() => this.closed || again(), EVERY_MS);
+  follow(what, found, again) {
+    clearTimeout(this.following[what]);
+    if (found.busy) this.following[what] = setTimeout(() => this.closed || again(), EVERY_MS);
   }
 
   field(label, input) {
@@ -195,7 +196,7 @@ class JobsScreen extends Panel {
     const wanted = this.wanted;
     const found = await this.latest("rows", { wanted, after: this.places.at(-1), renew }).catch(() => null);
     if (!found) return;
-    this.follow(found, () => this.wanted === wanted && this.list(false));
+    this.follow("rows", found, () => this.list(false));
     this.paintRows(found);
     this.caption.textContent = `Letters: ${wanted}`;
     this.root.dataset.painted = wanted;
@@ -242,7 +243,7 @@ class JobsScreen extends Panel {
     const span = this.span;
     const found = await this.latest("throughput", { span, renew }).catch(() => null);
     if (!found) return;
-    this.follow(found, () => this.span === span && this.drawThroughput(false));
+    this.follow("throughput", found, () => this.drawThroughput(false));
     this.figureText.textContent = [found.caption, found.note].filter(Boolean).join(" ") || found.problem || "Asking how much was read …";
     if (!found.figure) return;
     await this.chart(this.figure, found.figure, found.caption);
@@ -253,10 +254,9 @@ class JobsScreen extends Panel {
   async countGates(renew) {
     const found = await this.latest("readiness", { renew }).catch(() => null);
     if (!found || this.closed) return;
-    this.follow(found, () => this.countGates(false));
+    this.follow("readiness", found, () => this.countGates(false));
     this.recount.disabled = found.busy;
-    const counting = found.summary ?? "Counting what there is to train on.";
-    this.ready.textContent = [found.problem ?? (found.note && !found.summary ? "" : counting), found.note].filter(Boolean).join(" ");
+    this.ready.textContent = [found.problem ?? found.summary ?? "Counting what there is to train on.", found.note].filter(Boolean).join(" ");
     this.gatesTable.hidden = !found.gates;
     this.gates.replaceChildren(...(found.gates ?? []).map((gate) => make("tr", { class: gate.passed ? "passed" : "short" },
       make("th", { scope: "row" }, gate.name), make("td", {}, gate.counted), make("td", {}, gate.wanted),

@@ -208,6 +208,44 @@ def test_two_letters_are_really_read_and_the_picture_is_taken(lab: Lab, root: Pa
         assert [name for name in names if read[name].result["header"]["jenis"] is None] == []
 
 
+STATE = {"phase": "idle", "folder": None, "problems": [], "reads": True, "retrying": False, "engines": [], "cores": 1}
+SILENT = "The service has not answered for 20 seconds. Nothing is known yet."
+TOLD = """async ([program, state, row]) => {
+  const module = await import(URL.createObjectURL(new Blob([program], { type: "text/javascript" })));
+  const late = { busy: true, problem: null, note: state.note, rows: null, after: null, figure: null, caption: null };
+  const kept = { ...late, busy: false, note: "", rows: [row] };
+  window.asked = [];
+  window.told = { state, rows: late, throughput: { ...late, busy: false }, readiness: { ...late, busy: false } };
+  const fresh = { ...state, note: "", headline: "Nothing waits." };
+  window.known = () => Object.assign(window.told, { rows: kept, state: fresh });
+  let hear = null;
+  const send = ({ id, kind, body }) => {
+    window.asked.push([kind, body.renew]);
+    queueMicrotask(() => hear({ id, body: window.told[kind] }, []));
+  };
+  module.default.render({ model: { on: (_, heard) => { hear = heard; }, off: () => {}, send }, el: document.body });
+}"""
+
+
+def test_what_a_silent_service_is_asked_comes_into_sight_once_it_answers(context: BrowserContext) -> None:
+    page = context.new_page()
+    counts = {name: int(name == "all") for name in ("all", "queued", "running", "done", "failed", "needs review")}
+    state = STATE | {"opening": "", "headline": SILENT, "note": SILENT, "counts": counts, "newest": "1"}
+    row = {"job_id": "1", "filename": "letter.pdf", "state": "queued", "pages": 1, "confidence": None, "flags": []}
+    row |= {"error": None, "advice": None, "retry": False, "seconds": None, "flag_line": ""}
+    page.evaluate(TOLD, [program("jobs"), state | {"done": 0, "total": 1, "approved": 0}, row])
+    expect(page.get_by_role("status")).to_have_text(SILENT)
+    expect(page.locator(".list .empty")).to_have_text(SILENT)
+    page.wait_for_function("() => window.asked.some(([kind, renew]) => kind === 'rows' && renew === false)")
+    asked_anew = "window.asked.filter(([kind, renew]) => kind === 'readiness' && renew).length"
+    assert page.evaluate(asked_anew) == 0
+    page.evaluate("() => void window.known()")
+    expect(page.locator(".list tbody tr")).to_have_count(1)
+    expect(page.locator(".list .empty")).to_be_hidden()
+    page.wait_for_function(f"() => {asked_anew} === 1")
+    page.close()
+
+
 BARE = """async ([program, state]) => {
   Object.defineProperty(navigator, "clipboard", { value: undefined, configurable: true });
   const module = await import(URL.createObjectURL(new Blob([program], { type: "text/javascript" })));
@@ -220,17 +258,8 @@ BARE = """async ([program, state]) => {
 def test_where_a_page_may_not_copy_the_text_is_marked(context: BrowserContext) -> None:
     """As on a page without TLS."""
     page = context.new_page()
-    state = {
-        "phase": "idle",
-        "folder": None,
-        "problems": [],
-        "reads": True,
-        "retrying": False,
-        "engines": [],
-        "cores": 1,
-    }
     call = "review_panel('sqlite:///letters.db')"
-    page.evaluate(BARE, [program("jobs"), state | {"opening": call, "headline": "", "counts": None}])
+    page.evaluate(BARE, [program("jobs"), STATE | {"opening": call, "headline": "", "counts": None}])
     page.get_by_role("button", name="How to review these letters").click()
     expect(page.locator("code")).to_have_text(call)
     page.get_by_role("button", name="Copy").click()
