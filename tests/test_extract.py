@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from ocr_sprint.core.canonical import Json, canonical
 from ocr_sprint.documents.extract import Extraction, extract
 from ocr_sprint.documents.fiction import LAYOUTS, fictitious
-from ocr_sprint.documents.header import tidy_name
 from ocr_sprint.documents.letter import Result, fields, parse_result, result_data
+from ocr_sprint.documents.names import tidy_name
 from ocr_sprint.documents.ocr import ReadPage, read_page
 from ocr_sprint.documents.pages import Span, read_pages, upright
 from ocr_sprint.documents.ranks import RANKS
@@ -298,10 +298,47 @@ def test_other_papers_are_no_order() -> None:
     assert extract([page]).review_flags == ("bukan_surat_perintah",)
 
 
-@given(st.text(max_size=60), st.booleans())
+NAME_PARTS = st.sampled_from(
+    [
+        "S.H.",
+        "M.Si.",
+        "S.PS.",
+        "SH",
+        "Ners",
+        "A.Md.",
+        "BUDI",
+        "INYOMAN",
+        "I",
+        "MOH.",
+        "M.",
+        "1",
+        "l",
+        ",",
+        ".",
+        ":",
+        " ",
+        ", ",
+    ]
+)
+
+
+@given(st.one_of(st.text(max_size=60), st.lists(NAME_PARTS, max_size=9).map("".join)), st.booleans())
 def test_tidying_a_name_twice_changes_nothing(text: str, recognised: bool) -> None:
     tidy = tidy_name(text, recognised)
     assert tidy_name(tidy, recognised) == tidy
+
+
+DEGREES = ("S.H.", "S.I.K.", "S.Tr.K.", "M.Si.", "A.Md.Kep.", "S.Psi.")
+
+
+@pytest.mark.parametrize("name", ["ADI", "BUDI M. SANTOSO", "I WAYAN SUDANA"])
+def test_degrees_are_told_from_a_name_whatever_became_of_their_marks(name: str) -> None:
+    for first, second in product(DEGREES, repeat=2):
+        whole = f"{name}, {first}, {second}"
+        assert tidy_name(whole, recognised=True) == whole
+        for comma, stop in product((", ", " ", ". ", ".", ",", ": "), (".", ":", ". ", ",")):
+            behind = comma.join(degree.replace(".", stop).strip() for degree in (first, second))
+            assert tidy_name(f"{name}{comma}{behind}", recognised=True) == whole, (comma, stop)
 
 
 # The row that numbers a table's columns
