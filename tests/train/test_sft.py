@@ -47,6 +47,13 @@ def figures(folder):
     ]
 
 
+def assert_same_figures(folder, other):
+    """The steps of two runs, to what fp32 leaves."""
+    mine, theirs = figures(folder), figures(other)
+    assert [line[:2] for line in mine] == [line[:2] for line in theirs]
+    assert [line[2] for line in mine] == pytest.approx([line[2] for line in theirs], rel=1e-5)
+
+
 def tiny(folder, texts, template=True):
     """A model and a tokenizer for these texts."""
     tokenizer = tiny_tokenizer(texts) if template else tiny_tokenizer(texts, template=None)
@@ -157,9 +164,83 @@ def test_messages_teach_the_same(made, plan, tmp_path):
 
 def test_the_loss_is_the_same_however_a_step_is_shared_out(made, plan, tmp_path):
     finetune(replace(plan, output=tmp_path / "out", micro_batch=2))
-    shared, whole = figures(tmp_path / "out"), figures(made)
-    assert [line[:2] for line in shared] == [line[:2] for line in whole]
-    assert [line[2] for line in shared] == pytest.approx([line[2] for line in whole], rel=1e-4)
+    assert_same_figures(tmp_path / "out", made)
+
+
+TWO = """
+import os, sys
+from pathlib import Path
+import torch
+from ocr_sprint.training import finetune_trainer
+from ocr_sprint.training.sft_model import Answerer
+{first}
+own = Answerer.answer
+def answer(self, questions, *given, **named):
+    group = torch.distributed.distributed_c10d._get_default_group()
+    waits = group._get_backend(torch.device("cpu")).options._timeout
+    Path(sys.argv[1], f"of {{group.size()}}, rank {{group.rank()}}: {{len(questions)}}").write_text(str(waits))
+    return own(self, questions, *given, **named)
+Answerer.answer = answer
+from ocr_sprint.tools.cli import main
+sys.exit(main(["finetune_qwen", *sys.argv[2:]]))
+"""
+
+
+def in_two_processes(place, *words, first=""):
+    """Start the command as torchrun does on a machine with two cards; `first` is run in each process before it."""
+    (place / "told").mkdir()
+    (place / "two.py").write_text(TWO.format(first=first))
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "two.py", "told"]
+    return subprocess.run([*line, *words], env=QUIET, cwd=place, capture_output=True, text=True, check=False)
+
+
+def test_two_processes_learn_and_answer_what_one_does(made, plan, tmp_path):
+    """Twelve letters are one step and a half, and three to validate by are no multiple of two."""
+    assert [len(read(plan.files[name][0])) for name in ("train", "val")] == [12, 3]
+    done = in_two_processes(tmp_path, *words(plan, tmp_path / "out"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_same_figures(tmp_path / "out", made)
+    assert done.stderr.count("none is cut") == 1, "one process speaks"
+    mine, one = (
+        [(line["id"], line["said"]) for line in read(at / "predictions.jsonl")] for at in (tmp_path / "out", made)
+    )
+    assert mine == one
+    shares = {path.name: path.read_text() for path in (tmp_path / "told").iterdir()}
+    counts = {
+        "of 2, rank 0: 2",
+        "of 2, rank 1: 1",
+        "of 2, rank 0: 3",
+        "of 2, rank 1: 2",
+    }  # of three, and of five letters
+    assert shares == dict.fromkeys(counts, "1 day, 0:00:00"), "who has answered waits longer than half an hour"
+    assert not list((tmp_path / "out" / "checkpoints").glob("*"))
+
+
+OWN_FOLDER = """
+finetune_trainer._LOOKS = 2
+os.makedirs(os.environ["RANK"])
+os.chdir(os.environ["RANK"])
+sys.argv[1] = "../told"
+"""
+OTHER_WEIGHTS = """
+if os.environ["RANK"] == "1":
+    from ocr_sprint.training import finetune_run
+    finetune_run.data_files = lambda plan: [{"split": "train", "file": "train.jsonl", "sha256": "00" * 32}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "problem"),
+    [
+        (OWN_FOLDER, "out: is not one folder for all processes; every node must see the same --output folder"),
+        (OTHER_WEIGHTS, "out: its processes have other files, or another model, than each other"),
+    ],
+    ids=["folders", "files"],
+)
+def test_nodes_that_do_not_share_are_told_before_anything_is_trained(plan, tmp_path, first, problem):
+    done = in_two_processes(tmp_path, *words(plan, "out"), first=first)
+    assert done.returncode != 0 and problem in done.stderr, done.stderr[-3000:]
+    assert not list(tmp_path.rglob("history.jsonl")) and not list(tmp_path.rglob("node-*"))
 
 
 KILLED = """
