@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from ocr_sprint.core.cluster import local_cluster
 from ocr_sprint.core.files import atomic_writer
 from ocr_sprint.ground_truth.coverage import Coverage
 from ocr_sprint.ground_truth.pool import read_ids
+from ocr_sprint.tools import select_training_set as tool
 from ocr_sprint.tools.analyze_coverage import main as analyze_coverage
 from ocr_sprint.tools.select_training_set import main as select_training_set
 
@@ -168,6 +170,17 @@ def test_copies_stay_in_one_split(labeled: Path, tmp_path: Path) -> None:
         for name in ("train", "val", "test")
     ]
     assert not held[0] & held[1] | held[0] & held[2] | held[1] & held[2]
+
+
+@pytest.mark.parametrize(("shown", "flags"), [(True, []), (False, ["--no-copies"])], ids=["copies", "no copies"])
+def test_a_terminal_shows_how_many_texts_are_compared(
+    run: Run, shown: bool, flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("--target-size", "50")
+    assert "comparing texts" not in capsys.readouterr().err, "a log is no terminal"
+    monkeypatch.setattr(tool, "tqdm", lambda **given: tqdm(**{**given, "disable": False, "mininterval": 0}))
+    run("--target-size", "50", *flags)
+    assert ("comparing texts:  50%" in capsys.readouterr().err) is shown
 
 
 def test_groups_by_column_stay_in_one_split(run: Run, tmp_path: Path) -> None:

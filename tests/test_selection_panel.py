@@ -20,15 +20,18 @@ from hypothesis import strategies as st
 from scored_samples import write_labels
 
 from ocr_sprint.core.errors import DataError, UsageError, UserError
-from ocr_sprint.ground_truth.corpus import Choices
+from ocr_sprint.ground_truth import solver
+from ocr_sprint.ground_truth.certificate import Problem
+from ocr_sprint.ground_truth.corpus import Choices, read_corpus
 from ocr_sprint.ground_truth.floors import floor_bins
-from ocr_sprint.ground_truth.pool import Level
+from ocr_sprint.ground_truth.pool import Level, group_records
 from ocr_sprint.ground_truth.strategies import Strategy, Wish
 from ocr_sprint.ground_truth.training_set import Division, TestKind
 from ocr_sprint.ground_truth.training_task import Aside, Reading, Task
 from ocr_sprint.panels.selection import SelectionPanel, selection_panel
 from ocr_sprint.panels.selection_desk import History, SelectionDesk
 from ocr_sprint.panels.selection_settings import flags_of, settings_of, task_of
+from ocr_sprint.panels.selection_worker import Corpus
 from ocr_sprint.tools import select_training_set as tool
 from ocr_sprint.tools.cli import add_parameters
 from ocr_sprint.tools.words import command_words
@@ -295,12 +298,141 @@ def test_all_views_hear_of_every_change_and_of_the_newest_result_alone(labeled: 
         desk.answer("change", {"name": "target_size", "text": str(size), "settled": size == 139})
     desk.wait()
     assert [body["turn"] for kind, body in told if kind == "state"] == list(range(1, 42))
-    assert [kind for kind, _ in told].count("grouping") == 1, "copies of texts are looked for once"
+    compared = [body["line"] for kind, body in told if kind == "grouping"]
+    assert compared == [f"comparing texts to find copies: {percent}% of 720" for percent in range(101)], "once"
     results = [body for kind, body in told if kind == "result"]
     assert results[-1]["turn"] == 41
     assert len(results) < 41
     assert desk.answer("open", {})["result"] == results[-1]
     assert desk.answer("undo", {})["settings"]["target_size"] == "50", "a slider that was pulled is one step"
+    panel.close()
+
+
+@pytest.fixture
+def solved(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often something was solved: to select, and to set validation and test aside."""
+    counts = {"select": 0, "splits": 0}
+
+    def counted(name: str) -> None:
+        def solve(*given: Any) -> Any:
+            counts[name] += 1
+            return solver.solve(*given)
+
+        monkeypatch.setattr(f"ocr_sprint.ground_truth.{name}.solve", solve)
+
+    for name in counts:
+        counted(name)
+    return counts
+
+
+def test_what_is_known_is_not_solved_again(labeled: Path, solved: dict[str, int]) -> None:
+    panel = selection_panel(labeled, target_size=100)
+    panel.desk.wait()
+
+    def took(**texts: str) -> dict[str, int]:
+        before = dict(solved)
+        opened = set_all(panel, **texts)
+        assert opened["result"]["turn"] == opened["state"]["turn"]
+        return {name: count - before[name] for name, count in solved.items()}
+
+    assert took() == {"select": 0, "splits": 0}
+    assert took(output_dir="elsewhere") == {"select": 0, "splits": 0}
+    assert took(strategy="extreme_focus", floor="3")["splits"] == 0, "validation and test do not depend on it"
+    assert took(floor="0")["select"] == 0, "what floors cost was told from the same without floors"
+    assert took(test="covered")["select"] == 1
+    shares = took(train_ratio="0.6", val_ratio="0.3")
+    assert (shares["select"], shares["splits"] > 0) == (0, True), "the selection is only divided in another way"
+    for _ in range(3):
+        panel.desk.answer("undo", {})
+    assert took() == {"select": 0, "splits": 0}
+    panel.close()
+
+
+def test_a_selection_that_is_overtaken_ends_between_its_parts(labeled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounded: list[int] = []
+
+    def whole(problem: Problem, *given: Any, **more: Any) -> Any:
+        found = rounding(problem, *given, **more)
+        rounded.append(problem.size)
+        return found
+
+    rounding = solver._round
+    monkeypatch.setattr(solver, "_round", whole)
+    told: list[tuple[str, int]] = []
+
+    def tell(kind: str, body: Mapping[str, Any]) -> None:
+        told.append((kind, body["turn"]))
+        if (kind, body["turn"]) == ("bound", 1):
+            desk.answer("change", {"name": "target_size", "text": "300", "settled": True})
+
+    read = selection_panel(labeled, target_size=50)
+    read.desk.wait()
+    corpus = read.desk._corpus
+    rounded.clear()
+    desk = SelectionDesk(corpus, Task(Wish(200), Division()), tell)
+    desk.wait()
+    assert 160 not in rounded, "the first wish has its bound, and is never rounded"
+    assert rounded[-1] == 240
+    assert [each for each in told if each[0] in ("bound", "result", "problem")] == [
+        ("bound", 1),
+        ("bound", 2),
+        ("result", 2),
+    ]
+    read.close()
+
+
+def test_a_search_for_copies_goes_on_for_whatever_is_wanted_then(
+    labeled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[int] = []
+
+    def group(records: Any, *given: Any, **more: Any) -> Any:
+        searched.append(len(records))
+        return group_records(records, *given, **more)
+
+    monkeypatch.setattr("ocr_sprint.ground_truth.training_task.group_records", group)
+    told: list[tuple[int, str]] = []
+    go_on = threading.Event()
+
+    def tell(kind: str, body: Mapping[str, Any]) -> None:
+        if kind == "grouping":
+            told.append((body["turn"], body["line"]))
+            if len(told) == 50:
+                go_on.wait(60)
+
+    opened = read_corpus([labeled], Choices(), sidecar=False)
+    desk = SelectionDesk(Corpus((labeled,), *opened), Task(Wish(200), Division()), tell)
+    desk.answer("change", {"name": "floor", "text": "2", "settled": True})
+    go_on.set()
+    desk.wait()
+    assert searched == [720]
+    assert told[-1] == (2, "comparing texts to find copies: 100% of 720")
+    assert desk.answer("open", {})["result"]["turn"] == 2
+
+
+@pytest.mark.parametrize(
+    ("texts", "which"),
+    [
+        ({}, "no selection"),
+        ({"floor": "6", "blend": "0.3"}, "no selection that meets every floor"),
+        ({"strategy": "raking", "test": "both"}, "no selection"),
+        ({"source_cap": "40"}, ""),
+        ({"strategy": "iqr_optimization"}, ""),
+    ],
+    ids=["plain", "floors", "raking", "caps", "quartiles"],
+)
+def test_the_bound_that_is_told_early_is_that_of_the_result(labeled: Path, texts: dict[str, str], which: str) -> None:
+    panel = selection_panel(labeled, target_size=200)
+    panel.desk.wait()
+    told: list[tuple[str, Mapping[str, Any]]] = []
+    panel.desk._worker._tell = lambda *each: told.append(each)
+    set_all(panel, **texts, seed="5")
+    kinds = [kind for kind, body in told if body["turn"] == panel.desk._worker.turn]
+    assert kinds[: 3 if which else 2] == (["solving", "bound", "result"] if which else ["solving", "result"])
+    if which:
+        bound = panel.desk._worker.good.made.selection.bound
+        (line,) = [body["line"] for kind, body in told if kind == "bound" and body["turn"] == panel.desk._worker.turn]
+        assert line == f"solving … proved already: {which} scores more than {bound:.4f}"
     panel.close()
 
 
@@ -355,10 +487,10 @@ def test_weights_are_beside_the_score_and_only_those_that_differ_in_the_command(
 def test_floors_that_bind_are_those_that_the_strategy_stays_below(labeled: Path) -> None:
     panel = selection_panel(labeled, target_size=100)
     floors = set_all(panel, strategy="extreme_focus", floor="7")["result"]["floors"]
-    solver = panel.desk._worker._solver
+    kept = panel.desk._worker._solver
     wish = Wish(100, "extreme_focus", floor=7)
-    lifted = solver.made(Task(wish, Division(), panel.desk._opened.choices))[0].selection
-    free = solver.made(Task(replace(wish, floor=0), Division(), panel.desk._opened.choices))[0].selection
+    lifted = kept.made(Task(wish, Division(), panel.desk._opened.choices))[0].selection
+    free = kept.made(Task(replace(wish, floor=0), Division(), panel.desk._opened.choices))[0].selection
     binding = [each for each in floor_bins(lifted, free) if each.binds]
     assert binding
     assert floors["line"].startswith(f"{len(binding)} of 33 floors bind")

@@ -77,15 +77,17 @@ def _bands(
         mixed ^= mixed >> np.uint64(31)
     return [int(band) for band in mixed]
 
-# %% ../../nbs/ground_truth/28_duplicates.ipynb #42f5fa7b
+# %% ../../nbs/ground_truth/28_duplicates.ipynb #c1454130
 def _candidates(
     text: Callable[[int], str],
     count: int,
+    progress: Callable[[int, int], None],
 ) -> Iterator[tuple[int, int]]:
     "Pairs that may be alike: each text with the first and the latest before it that shares a band."
     buckets: dict[int, tuple[int, int]] = {}
     exact: dict[bytes, int] = {}
     for row in range(count):
+        progress(row, count)
         found = text(row)
         if not plain(found):
             continue
@@ -100,6 +102,7 @@ def _candidates(
                 partners.update(known)
             buckets[band] = (known[0] if known else row, row)
         yield from ((partner, row) for partner in sorted(partners))
+    progress(count, count)
 
 # %% ../../nbs/ground_truth/28_duplicates.ipynb #01eaab9a
 class Groups:
@@ -131,16 +134,17 @@ class Groups:
         "For each number its group, named by the smallest."
         return np.array([self.find(row) for row in range(len(self._parent))], np.int64)
 
-# %% ../../nbs/ground_truth/28_duplicates.ipynb #324b9611
+# %% ../../nbs/ground_truth/28_duplicates.ipynb #121a36e2
 def near_duplicates(
     text: Callable[[int], str],  # gives the text of a row; may be asked more than once
     count: int,
     threshold: float = 0.4,  # share of sequences in common from which two texts are alike
+    progress: Callable[[int, int], None] = lambda _done, _total: None,  # hears of each text
 ) -> npt.NDArray[np.int64]:  # for each row the first row of its group
     "Put texts that are the same, or nearly, into one group."
     groups = Groups(count)
     known = lru_cache(maxsize=2000)(lambda row: shingles(text(row)))
-    for one, other in _candidates(text, count):
+    for one, other in _candidates(text, count, progress):
         if groups.find(one) != groups.find(other) and similarity(known(one), known(other)) >= threshold:
             groups.join(one, other)
     return groups.numbers()

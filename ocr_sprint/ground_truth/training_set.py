@@ -21,8 +21,8 @@ from .strategies import Wish
 from .table import Records
 
 # %% auto #0
-__all__ = ['TestKind', 'Natural', 'Division', 'TrainingSet', 'undo_weights', 'natural_parts', 'build_training_set',
-           'shared_groups', 'build_around']
+__all__ = ['TestKind', 'Chosen', 'Natural', 'Division', 'TrainingSet', 'undo_weights', 'select_from', 'natural_parts',
+           'build_training_set', 'shared_groups', 'build_around']
 
 # %% ../../nbs/ground_truth/34_training_set.ipynb #2e4340d6
 TestKind: TypeAlias = Literal["natural", "covered", "both"]
@@ -82,16 +82,20 @@ def undo_weights(
             weights = np.clip(weights / weights.mean(), 1 / _FACTOR, _FACTOR)
     return np.asarray(weights / weights.mean())
 
-# %% ../../nbs/ground_truth/34_training_set.ipynb #bef3c7e1
-def _select_from(
+# %% ../../nbs/ground_truth/34_training_set.ipynb #76725e66
+def select_from(
     records: Records,
     rows: npt.NDArray[np.int64],
     wish: Wish,
     errors: Reals | None,
+    proved: Callable[[float], object] = lambda _bound: None,  # as `select` calls it
 ) -> Selection:  # whose rows are those of `records`
     "Select from some of the records."
-    chosen = select(records.take(rows), wish, None if errors is None else errors[rows])
+    chosen = select(records.take(rows), wish, None if errors is None else errors[rows], proved)
     return replace(chosen, rows=rows[chosen.rows])
+
+
+Chosen: TypeAlias = Callable[[Records, npt.NDArray[np.int64], Wish, Reals | None], Selection]
 
 
 def natural_parts(
@@ -126,7 +130,7 @@ def _covered(
     split = divide(code_records(chosen), chosen.ids, sizes, selection.wish.seed, groups[selection.rows])
     return {name: selection.rows[split == name] for name in sizes}
 
-# %% ../../nbs/ground_truth/34_training_set.ipynb #6ebffe83
+# %% ../../nbs/ground_truth/34_training_set.ipynb #b1f0d8d2
 def build_training_set(
     records: Records,
     wish: Wish,  # its size is that of all splits together
@@ -134,6 +138,7 @@ def build_training_set(
     errors: Reals | None = None,  # of each record's predictions
     groups: npt.NDArray[np.int64] | None = None,  # of each record; None: each its own
     natural: Natural = natural_parts,  # what sets validation and test aside
+    chosen: Chosen = select_from,  # what selects
 ) -> TrainingSet:
     "Divide and select; UsageError when there are too few records, or when a group fits nowhere."
     sizes = division.sizes(wish.size)
@@ -141,14 +146,14 @@ def build_training_set(
     coded = code_records(records)
     if division.test == "covered":
         pool = np.arange(len(records))
-        selection = _select_from(records, pool, wish, errors)
+        selection = chosen(records, pool, wish, errors)
         splits = _covered(records, selection, sizes, groups)
     else:
         if not sizes["train"]:
             raise UsageError("the training split is empty; give it a ratio above 0")
         parts = natural(records, sizes, wish.seed, groups)
         pool, extra = parts["rest"], sizes["test"] if division.test == "both" else 0
-        selection = _select_from(records, pool, replace(wish, size=sizes["train"] + extra), errors)
+        selection = chosen(records, pool, replace(wish, size=sizes["train"] + extra), errors)
         splits = {"train": selection.rows, "val": parts["val"], "test": parts["test"]}
         if extra:
             halves = _covered(records, selection, {"train": sizes["train"], "test_covered": extra}, groups)
@@ -165,7 +170,7 @@ def shared_groups(
     held = np.concatenate([np.unique(groups[rows]) for rows in made.splits.values()])
     return int((np.unique(held, return_counts=True)[1] > 1).sum())
 
-# %% ../../nbs/ground_truth/34_training_set.ipynb #be7ded87
+# %% ../../nbs/ground_truth/34_training_set.ipynb #f5ea0b26
 def build_around(
     frozen: npt.NDArray[np.int64],  # rows of the test set
     records: Records,
@@ -174,6 +179,7 @@ def build_around(
     errors: Reals | None = None,
     groups: npt.NDArray[np.int64] | None = None,
     natural: Natural = natural_parts,
+    chosen: Chosen = select_from,
 ) -> TrainingSet:
     "Divide and select without the records of a test set that stands already."
     groups = np.arange(len(records)) if groups is None else groups
@@ -190,6 +196,7 @@ def build_around(
         None if errors is None else errors[rest],
         groups[rest],
         natural,
+        chosen,
     )
     splits = {name: rest[rows] for name, rows in made.splits.items()} | {"test": np.sort(frozen)}
     coded = code_records(records)

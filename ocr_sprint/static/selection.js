@@ -9,7 +9,9 @@ class SelectionScreen extends Panel {
       result: (result) => this.showResult(result),
       floors: (result) => this.showResult(result),
       problem: (told) => this.showProblem(told),
-      grouping: (told) => this.showGrouping(told),
+      grouping: (told) => this.showWork(told),
+      solving: (told) => this.showWork(told),
+      bound: (told) => this.showWork(told),
       writing: (told) => this.showWriting(told),
       written: (told) => this.showWritten(told),
     };
@@ -89,6 +91,7 @@ class SelectionScreen extends Panel {
   }
 
   async move(way) {
+    if (this[way].getAttribute("aria-disabled") === "true") return;
     const state = await this.act(way);
     if (state) this.showState(state);
   }
@@ -102,12 +105,12 @@ class SelectionScreen extends Panel {
       for (const input of inputs) if (input.value !== text) input.value = text;
       if (choices.length && !idle) hint.textContent = choices.find(([value]) => value === text)?.[1] ?? "";
     }
-    this.undo.disabled = !state.undo;
-    this.redo.disabled = !state.redo;
+    this.undo.setAttribute("aria-disabled", !state.undo); // disabled, they would lose the focus
+    this.redo.setAttribute("aria-disabled", !state.redo);
     this.command.textContent = state.command ?? "There is no command for settings that contradict each other.";
     this.copy.disabled = state.command === null;
     this.controls.get("output_dir").inputs[0].placeholder = state.folder ?? "";
-    this.offer.hidden = true;
+    this.withdraw();
     this.mark();
   }
 
@@ -115,8 +118,7 @@ class SelectionScreen extends Panel {
   mark() {
     const { turn, problem, busy, writing } = this.state;
     const current = this.shown === turn;
-    clearTimeout(this.timer);
-    if (busy && !current) this.timer = setTimeout(() => this.say(this.state.grouping ? "comparing texts to find copies …" : "solving …"), 300);
+    if (busy && !current) this.sayWork();
     else if (problem) this.say("");
     this.problem.textContent = problem && this.shown ? `${problem}. Below stands the last good result, of other settings.` : problem;
     this.root.toggleAttribute("data-stale", Boolean(problem));
@@ -125,9 +127,20 @@ class SelectionScreen extends Panel {
     this.writeWhenCurrent();
   }
 
-  showGrouping({ turn }) {
-    if (turn === this.state.turn) this.state.grouping = true;
+  /** Keep what is known of the work on these settings: how many texts are compared, or the bound. */
+  showWork({ turn, line }) {
+    if (turn === this.state.turn) this.state.line = line;
     this.mark();
+  }
+
+  /** Say how the work goes, once it takes longer than a moment. */
+  sayWork() {
+    const { turn, line } = this.state;
+    if (this.timed !== turn) {
+      clearTimeout(this.timer);
+      Object.assign(this, { timed: turn, late: false, timer: setTimeout(() => { this.late = true; this.mark(); }, 300) });
+    }
+    if (this.late) this.say(line ?? "solving …");
   }
 
   showProblem({ turn, problem }) {
@@ -240,9 +253,16 @@ class SelectionScreen extends Panel {
   async startWriting(replace) {
     const answer = await this.act("write", { replace });
     if (!answer) return;
+    if (!answer.exists) return this.withdraw();
     this.exists.textContent = answer.exists;
-    this.offer.hidden = !answer.exists;
-    if (answer.exists) this.replace.focus();
+    this.offer.hidden = false;
+    this.replace.focus();
+  }
+
+  /** Offer no longer to replace files; the focus stays in the panel. */
+  withdraw() {
+    if (this.offer.contains(document.activeElement)) this.write.focus();
+    this.offer.hidden = true;
   }
 
   showWriting({ name, done, total }) {
@@ -255,7 +275,7 @@ class SelectionScreen extends Panel {
   showWritten({ line, problem }) {
     Object.assign(this.state, { writing: false });
     this.progress.hidden = true;
-    this.offer.hidden = true;
+    this.withdraw();
     this.said.textContent = line;
     this.say(problem, true);
     this.mark();
