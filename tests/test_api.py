@@ -86,6 +86,7 @@ NEEDED = {
     ("POST", f"{JOBS}/{{job_id}}/second-review"): "reviewer",
     ("GET", "/api/v1/second-reviews/conflicts"): "reviewer",
     ("GET", "/api/v1/pace"): "reviewer",
+    ("GET", "/api/v1/job-choices"): "viewer",
     ("GET", "/api/v1/progress"): "viewer",
     ("GET", "/api/v1/progress/throughput"): "viewer",
     ("POST", f"{JOBS}/{{job_id}}/retry"): "reviewer",

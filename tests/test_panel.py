@@ -22,6 +22,8 @@ from ocr_sprint.api.service import Settings
 from ocr_sprint.core.canonical import sha256_hex
 from ocr_sprint.core.errors import DataError, UserError
 from ocr_sprint.documents.letter import Personel, Result, parse_result, result_data
+from ocr_sprint.panels import desk as panels_desk
+from ocr_sprint.panels import remote as panels_remote
 from ocr_sprint.panels.desk import StoreDesk, Wanted
 from ocr_sprint.panels.fetching import Fetcher, small_picture
 from ocr_sprint.panels.form import SECTIONS, field_at, typed
@@ -77,7 +79,7 @@ class Screen:
 
     def ask(self, **message) -> dict:
         self.session.handle(message)
-        return next(heard for heard, _ in reversed(self.heard) if heard["kind"] != "own")
+        return next(heard for heard, _ in reversed(self.heard) if heard["kind"] not in ("own", "choices"))
 
     def own(self) -> dict:
         self.ask(kind="hello")
@@ -421,6 +423,37 @@ def test_next_asks_the_store_as_much_with_5000_letters_as_with_200(tmp_path) -> 
     assert asked[200] == asked[5000]
 
 
+def test_filters_offer_what_the_whole_list_holds_with_the_length_of_each_list(desks, monkeypatch) -> None:
+    """Also what stands behind the first part of it."""
+    store, (desk, *_) = desks
+    for number, unit in enumerate(("POLRES A", "POLRES B", "POLRES B", None), 1):
+        found = {"header": {"satuan": unit}, "personel": []}
+        flags = ["nrp_format@personel[0].nrp", *(["rare:1"] if number == 3 else [])]
+        store.add_job(**new_job(number, found, review_flags=flags, filename=f"sprint-{number:03}.png"))
+    for module in (panels_desk, panels_remote):
+        monkeypatch.setattr(module, "PART", 1)
+    screen = Screen(desk)
+    letters = screen.ask(kind="hello")
+    assert (len(letters["letters"]), letters["total"]) == (1, 4)
+
+    def told() -> dict:
+        return next(heard for heard, _ in reversed(screen.heard) if heard["kind"] == "choices")
+
+    assert told()["wanted"] == letters["wanted"]
+    assert told()["flags"] == [{"value": "nrp_format", "jobs": 4}, {"value": "rare", "jobs": 1}]
+    assert told()["units"] == [{"value": "POLRES B", "jobs": 2}, {"value": "POLRES A", "jobs": 1}]
+    for name, key in (("flags", "flag"), ("units", "satuan")):
+        for choice in told()[name]:
+            assert screen.ask(kind="list", mode="first", **{key: choice["value"]})["total"] == choice["jobs"]
+            screen.ask(kind="hello")
+            screen.ask(kind="list", mode="first", flag=None, satuan=None)
+    screen.ask(kind="list", mode="first", flag="rare", satuan="POLRES A")
+    assert told()["flags"] == [{"value": "nrp_format", "jobs": 1}, {"value": "rare", "jobs": 0}]
+    assert told()["units"] == [{"value": "POLRES B", "jobs": 1}, {"value": "POLRES A", "jobs": 0}]
+    screen.ask(kind="list", mode="second")
+    assert (told()["flags"], told()["units"]) == ([], [])
+
+
 @pytest.fixture
 def store(tmp_path) -> Iterator[Store]:
     with open_store(f"sqlite:///{tmp_path / 'review.db'}", validate=parse_result) as opened:
@@ -439,13 +472,15 @@ def test_a_reviewers_own_figures_hold_nothing_up(store: Store, monkeypatch) -> N
     for number in (1, 2):
         screen.session.handle(SAVE | {"id": str(number), "job_id": job_id, "version": number, "ops": []})
     assert [message["kind"] for message, _ in screen.heard] == ["letters", "saved", "saved"]
-    assert len(later) == 1, "one wish at a time"
+    assert len(later) == 2, "one wish at a time, for the list's choices and for these"
 
-    def broken(_):
+    def broken(*_):
         raise KeyError("changed")
 
     monkeypatch.setattr(StoreDesk, "own", broken)
-    later[0]()
+    monkeypatch.setattr(StoreDesk, "choices", broken)
+    for work in later:
+        work()
     assert len(screen.heard) == 3, "nothing is said"
 
 

@@ -191,7 +191,7 @@ def _why(error: Exception) -> str:
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return f"what came cannot be shown ({what}); have the service and this machine the same version of ocr_sprint?"
 
-# %% ../../nbs/panels/04_session.ipynb #7056351a
+# %% ../../nbs/panels/04_session.ipynb #bada9797
 class _Sending:
     "What is sent to a screen."
 
@@ -205,6 +205,7 @@ class _Sending:
         self._answers, self._desk, self._send = _Answers(desk), desk, send
         self._fetcher = Fetcher(self._fetch, in_background)
         self._own = Fetcher(lambda *_: self._send_own(), in_background)
+        self._choices = Fetcher(lambda *_: self._send_choices(), in_background)
         self._pictures = Shelf(KEPT_PICTURES)
         self._wanted = Wanted()
         self._current: str | None = None  # the letter in sight, for a screen that comes back
@@ -238,11 +239,20 @@ class _Sending:
         if own is not None:
             self._send({"kind": "own", "own": own})
 
+    def _send_choices(self) -> None:
+        "Send what the list can be narrowed to; without that the screen offers what it has seen."
+        wanted = self._wanted
+        try:
+            found = _json(self._desk.choices(wanted))
+        except Exception:  # such as of a service that does not know this question
+            return
+        self._send({"kind": "choices", "wanted": wanted._asdict(), **found})
+
     def _want_own(self) -> None:
         "Have it sent; wishes that come while it is fetched are one."
         self._own.want([""], "first")
 
-# %% ../../nbs/panels/04_session.ipynb #62eb0341
+# %% ../../nbs/panels/04_session.ipynb #a35d7c67
 def _shown(found: Letters) -> dict[str, Any]:
     "A part of the list as a message holds it."
     return {"letters": [letter._asdict() for letter in found.letters], "after": found.after}
@@ -286,6 +296,7 @@ class ReviewSession(_Sending):
         self._send(
             {"kind": "letters", **_shown(found), "total": found.total, "wanted": wanted, "drafts": drafts} | about
         )
+        self._choices.want([""], "first")
         self._want_own()
 
     def _checked(self, message: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from .jobs import JobSummary, Status, summary_from
 from .schema import approvals, events, jobs, second_reviews
 
 # %% auto #0
-__all__ = ['Order', 'ALL_JOBS', 'MAX_PAGE', 'Reviewer', 'JobFilters', 'Page', 'contested', 'list_page', 'count_jobs']
+__all__ = ['Order', 'ALL_JOBS', 'MAX_PAGE', 'Reviewer', 'JobFilters', 'Page', 'list_conditions', 'contested', 'list_page',
+           'count_jobs']
 
-# %% ../../nbs/review/04b_lists.ipynb #1d696dac
+# %% ../../nbs/review/04b_lists.ipynb #442e9592
 Order: TypeAlias = Literal["export", "queue", "latest"]
 
 
@@ -59,7 +60,7 @@ class Page(NamedTuple):
     after: str | None  # where the next page begins; None: this is the last
 
 
-def _conditions(
+def list_conditions(
     filters: JobFilters,
 ) -> Iterator[ColumnElement[bool]]:
     "What a filter asks for."
@@ -145,7 +146,7 @@ def _place(
         raise UsageError(f"{after[:40]!r} is no place in this list; start without one")
     return tuple(place)
 
-# %% ../../nbs/review/04b_lists.ipynb #2ad90c93
+# %% ../../nbs/review/04b_lists.ipynb #04c7a1cd
 MAX_PAGE = 1_000
 
 
@@ -160,7 +161,7 @@ def list_page(
         raise UsageError(f"a page has 1 to {MAX_PAGE} jobs, not {limit}")
     keys = _keys(filters.order, connection.dialect.name)
     names = [jobs.c[name] for name in JobSummary.__dataclass_fields__]
-    query = select(*names, *(key.label(f"key_{n}") for n, key in enumerate(keys))).where(*_conditions(filters))
+    query = select(*names, *(key.label(f"key_{n}") for n, key in enumerate(keys))).where(*list_conditions(filters))
     if after is not None:
         here, place = tuple_(*keys), _place(after, filters.order)
         query = query.where(here < place if filters.order == "latest" else here > place)
@@ -176,5 +177,5 @@ def count_jobs(
     filters: JobFilters,
 ) -> int:
     "How many jobs a list has in all."
-    query = select(func.count()).select_from(jobs).where(*_conditions(filters))
+    query = select(func.count()).select_from(jobs).where(*list_conditions(filters))
     return int(connection.execute(query).scalar_one())

@@ -106,8 +106,7 @@ class Screen {
     this.pending = new Map(); // by id of the message: work that is not acknowledged
     this.states = new Map(); // by letter: what was done to it here
     this.problems = new Map(); // by letter: why it was refused
-    this.flags = new Set();
-    this.units = new Set();
+    this.choices = { flags: new Map(), units: new Map(), more: 0 }; // by value: letters of the whole list; null where that is not known
     this.active = 0;
     this.lastSign = performance.now();
     this.build(host);
@@ -249,7 +248,7 @@ class Screen {
 
   hear(message, buffers) {
     clearTimeout(this.helloTimer);
-    const hearers = { letters: this.gotLetters, sheet: this.gotSheet, no_sheet: this.gotNone, picture: this.gotPicture, checked: this.gotCheck, kept: this.gotKept, more: this.gotMore, own: this.gotOwn };
+    const hearers = { letters: this.gotLetters, sheet: this.gotSheet, no_sheet: this.gotNone, picture: this.gotPicture, checked: this.gotCheck, kept: this.gotKept, more: this.gotMore, own: this.gotOwn, choices: this.gotChoices };
     if (message.kind === "saved" || message.kind === "refused") this.gotAnswer(message);
     else if (message.kind === "problem") this.say(message.message, true);
     else hearers[message.kind]?.call(this, message, buffers);
@@ -294,14 +293,24 @@ class Screen {
     this.send({ kind: "more", after: this.after });
   }
 
-  /** Note which flags and units there are to choose from; true when there are new ones. */
+  /** Note which flags and units stand in letters, in case nobody tells of the whole list; true when there are new ones. */
   learn(letters) {
-    const before = this.flags.size + this.units.size;
+    const { flags, units } = this.choices;
+    const before = flags.size + units.size;
+    const note = (found, value) => found.has(value) || found.set(value, null);
     for (const letter of letters) {
-      if (letter.satuan) this.units.add(letter.satuan);
-      letter.review_flags.forEach((flag) => this.flags.add(flag.split(/[@:]/)[0]));
+      if (letter.satuan) note(units, letter.satuan);
+      letter.review_flags.forEach((flag) => note(flags, flag.split(/[@:]/)[0]));
     }
-    return this.flags.size + this.units.size > before;
+    return flags.size + units.size > before;
+  }
+
+  /** What the whole list can be narrowed to, with the number of letters. */
+  gotChoices({ wanted, flags, units, more }) {
+    if (!same(wanted, this.wanted)) return; // another list is in sight
+    const counted = (found) => new Map(found.map(({ value, jobs }) => [value, jobs]));
+    this.choices = { flags: counted(flags), units: counted(units), more };
+    this.choose();
   }
 
   /** How the reviewer works: for their eyes only, and on request. */
@@ -341,10 +350,15 @@ class Screen {
       return node;
     };
     const modes = [["first", "First review"], ["second", "Second review, blind"], ["conflict", "Conflicts"]];
-    const all = (word, values) => [["", word], ...[...values].sort().map((value) => [value, value])];
+    const text = (value, jobs) => (jobs === null ? value : `${value} (${jobs.toLocaleString("en")})`);
+    const all = (word, values) => [["", word], ...[...values].sort(([left], [right]) => (left < right ? -1 : 1)).map(([value, jobs]) => [value, text(value, jobs)])];
     const done = make("input", { type: "checkbox", checked: this.wanted.approved, onchange: () => this.list({ approved: done.checked }) });
-    this.selects.replaceChildren(select("Kind of review", "mode", modes), select("Flag", "flag", all("every flag", this.flags)),
-      select("Satuan", "satuan", all("every unit", this.units)), make("label", {}, done, " approved too"));
+    const { flags, units, more } = this.choices;
+    const here = [...this.selects.querySelectorAll("select, input")].indexOf(document.activeElement);
+    this.selects.replaceChildren(select("Kind of review", "mode", modes), select("Flag", "flag", all("every flag", flags)),
+      select("Satuan", "satuan", all("every unit", units)), make("label", {}, done, " approved too"),
+      ...(more ? [make("span", { class: "rare" }, `and ${more.toLocaleString("en")} rarer`)] : []));
+    if (here >= 0) this.selects.querySelectorAll("select, input")[here].focus();
   }
 
   list(change) {

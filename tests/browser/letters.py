@@ -51,8 +51,10 @@ def drawn(result: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
     return file.getvalue(), {"pages": frames, "fields": places}
 
 
-def add_letter(store: Store, number: int, people: int = 3, doubtful: tuple[str, ...] = ()) -> str:
-    """One letter; the fields that are named are in doubt."""
+def add_letter(
+    store: Store, number: int, people: int = 3, doubtful: tuple[str, ...] = (), flag: str = "nama_berangka"
+) -> str:
+    """One letter; the fields that are named are in doubt, for the reason of the flag."""
     result = letter(number, people)
     content, evidence = drawn(result)
     return store.add_job(
@@ -66,7 +68,7 @@ def add_letter(store: Store, number: int, people: int = 3, doubtful: tuple[str, 
         confidence=0.97 - number / 10_000,
         field_confidence=dict.fromkeys(evidence["fields"], 0.99) | dict.fromkeys(doubtful, 0.4),
         evidence=evidence,
-        review_flags=[f"nama_berangka@{path}" for path in doubtful],
+        review_flags=[f"{flag}@{path}" for path in doubtful],
         ocr_text=None,
         error=None,
     )

@@ -12,6 +12,7 @@ import pytest
 from letters import add_letter, new_store
 from playwright.sync_api import BrowserContext, Page, expect
 
+from ocr_sprint.panels import desk
 from ocr_sprint.panels.desk import StoreDesk
 from ocr_sprint.panels.screen import program, style
 from ocr_sprint.panels.session import ReviewSession
@@ -244,3 +245,27 @@ def test_a_sheet_that_comes_again_after_the_last_letter_opens_nothing(page: Page
     wire.carry()
     wire.tell(again)
     expect(page.locator(".message").first).to_contain_text("Done: nothing waits in this list")
+
+
+def test_a_filter_offers_what_stands_behind_the_first_part_and_keeps_the_focus(
+    page: Page, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "PART", 1)
+    for number in range(2):
+        add_letter(store, number, doubtful=("personel[0].nama", "header.perihal"))
+    add_letter(store, 2, doubtful=("header.perihal",), flag="rare")
+    wire = Wire(page, store)
+    menu = page.get_by_label("Flag", exact=True)
+    assert menu.locator("option").all_inner_texts() == ["every flag", "nama_berangka (2)", "rare (1)"]
+    menu.select_option("rare")
+    wire.carry()
+    expect(menu).to_have_value("rare")
+    expect(page.locator(".name")).to_have_text("sprint-002.png")
+    told = next(message for message, _ in reversed(wire.heard) if message["kind"] == "choices")
+    assert told["wanted"]["flag"] == "rare"
+    menu.focus()
+    wire.tell({**told, "flags": [{"value": "rare", "jobs": 1}]})
+    expect(menu.locator("option")).to_have_count(2)
+    expect(menu).to_be_focused()
+    wire.tell({**told, "wanted": {**told["wanted"], "flag": None}, "flags": []})  # of a list that is not in sight
+    assert menu.locator("option").count() == 2
