@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, get_args
 
@@ -199,6 +200,74 @@ def test_what_the_controls_show_of_a_task_leads_back_to_it(task: Task) -> None:
 def test_every_option_of_the_command_is_settled_by_a_task() -> None:
     names = set(flags_of((), None, Task(Wish(1), Division())))
     assert names == set(tool.select_training_set.__annotations__) - {"strict", "return"}
+
+
+def test_the_panel_takes_every_option_of_the_command_with_its_default() -> None:
+    command, panel = (signature(each).parameters for each in (tool.select_training_set, selection_panel))
+    assert [name for name in command if name != "strict"] == list(panel)
+    differ = [name for name, each in panel.items() if each.default != command[name].default]
+    assert differ == ["target_size"], "a small corpus has no 2,000 records"
+
+
+def test_what_a_panel_is_opened_with_is_what_its_controls_and_its_command_say(labeled: Path) -> None:
+    predictions(Path("predictions.jsonl"), labeled)
+    given: dict[str, Any] = {
+        "output_dir": "chosen",
+        "target_size": 120,
+        "strategy": "active_learning",
+        "train_ratio": 0.7,
+        "val_ratio": 0.2,
+        "filter_by_difficulty": "medium",
+        "model_predictions": "predictions.jsonl",
+        "seed": 3,
+        "test": "both",
+        "floor": 2,
+        "source_cap": 40,
+        "blend": 0.1,
+        "error_weight": 1.5,
+        "weights": {"agency": 2, "tier": 0.5},
+        "exclude": "used.txt",
+        "group_by": ["source"],
+        "copies": False,
+        "processes": 2,
+    }
+    Path("used.txt").write_text("artikel-4\n")
+    panel = selection_panel(labeled, **given)
+    state = set_all(panel)["state"]
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_parameters(parser, tool.select_training_set)
+    asked = vars(parser.parse_args(shlex.split(state["command"])[2:]))
+    expected = {**given, "exclude": (Path("used.txt"),), "output_dir": Path("chosen"), "weights": "agency=2,tier=0.5"}
+    expected |= {"model_predictions": Path("predictions.jsonl"), "group_by": ("source",)}
+    assert {name: tuple(found) if isinstance(found := asked[name], list) else found for name in given} == expected
+    assert {
+        name: state["settings"][name] for name in ("floor", "weights: agency", "weights: tier", "weights: wonder")
+    } == {
+        "floor": "2",
+        "weights: agency": "2",
+        "weights: tier": "0.5",
+        "weights: wonder": "1",
+    }
+    assert state["problem"] == ""
+    panel.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"weights": "agenci=2"}, "there is no 'agenci' to give a weight; there are agency, progress, wonder, tier"),
+        ({"weights": {"agency": 0}}, "the weight of agency is 0; give a number from 0.01 to 100"),
+        ({"strategy": "best"}, "there is no strategy 'best'"),
+        ({"target_size": 0}, "the target size is 0; give at least 1"),
+        ({"source": "publisher", "source_cap": 5}, "publisher"),
+    ],
+)
+def test_settings_to_begin_with_that_cannot_be_are_an_error_of_the_cell(
+    labeled: Path, given: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        selection_panel(labeled, **given)
+    assert problem in str(caught.value)
 
 
 names = st.sampled_from(["floor", "blend", "seed"])

@@ -23,7 +23,7 @@ from ..tools.words import command_line
 
 # %% auto #0
 __all__ = ['Settings', 'LABELS', 'Group', 'flags_of', 'settings_of', 'task_of', 'folder_of', 'command_of', 'Control', 'weighable',
-           'controls']
+           'controls', 'check_opened']
 
 # %% ../../nbs/panels/12a_selection_settings.ipynb #1f573fdf
 Settings: TypeAlias = Mapping[str, str]  # by name of the command's parameter; an empty text for None
@@ -279,3 +279,18 @@ def controls(
         form = kinds.get(name, ratio)
         found.append(Control(name, LABELS[name], str(notes[name]), group=group, idle=why_not.get(name, ""), **form))
     return found + [_weighing(name) for name in weighable(records)]
+
+# %% ../../nbs/panels/12a_selection_settings.ipynb #a7c68baf
+def check_opened(
+    opened: Task,
+    records: Records,
+) -> None:
+    "UsageError for what these records cannot have, and what no control could take back."
+    weighed, idle = weighable(records), {control.name: control.idle for control in controls(opened, records)}
+    plain = settings_of(Task(Wish(opened.wish.size), Division()), None, weighed)
+    for name, text in settings_of(opened, None, weighed).items():
+        if name not in idle:
+            known = ", ".join(weighed)
+            raise UsageError(f"there is no {name.removeprefix(_WEIGHT)!r} to give a weight; there are {known}")
+        if idle[name] and text != plain[name] and name != "error_weight":
+            raise UsageError(f"{name}: {idle[name]}")
