@@ -118,7 +118,7 @@ def _data(
     )
     return Data(train_rows, val_rows, standard, texts.scale), cut, longest
 
-# %% ../../nbs/training/23c_finetune.ipynb #b305752a
+# %% ../../nbs/training/23c_finetune.ipynb #65037eb9
 def _document(
     run: Run,
     base: Base,
@@ -138,6 +138,7 @@ def _document(
     return {
         "mode": "regression",
         "base_model": base.name if not Path(base.name).is_dir() else Path(base.name).name,
+        "base_sha256": run.document["base_sha256"],
         "dimensions": [*names],
         "scale": [float(texts.scale.low), float(texts.scale.high)],
         "means": dict(zip(names, data.standard.means.tolist(), strict=True)),

@@ -113,7 +113,7 @@ def accumulation(
         raise UsageError(f"--micro-batch {rows}: {share} rows of each process are no multiple of it")
     return rows, share // rows
 
-# %% ../../nbs/training/20_finetune_plan.ipynb #aa8327fb
+# %% ../../nbs/training/20_finetune_plan.ipynb #b3c863fd
 def data_files(
     plan: Plan,
 ) -> list[dict[str, Json]]:  # split, name and SHA-256 of each
@@ -129,12 +129,14 @@ def fingerprint(
     plan: Plan,
     settings: Settings,
     files: Sequence[Mapping[str, Json]],  # of `data_files`
+    base: str,  # of `base_digest`
 ) -> str:
     "A digest of everything that decides the result of a run."
     scale = plan.scale or ScoreScale()
     document: dict[str, Json] = {
         "mode": plan.mode,
         "model": model_name(plan.model),
+        "base": base,
         "seed": plan.seed,
         "dimensions": [*plan.dimensions],
         "scale": [scale.low, scale.high],

@@ -82,12 +82,13 @@ def read_letters(
         room = Room(plan.max_length, f"--max-length is {plan.max_length}")
     return Letters(rows, chat_tokens(base.tokenizer, rows, room))
 
-# %% ../../nbs/training/27_sft.ipynb #ddbf3445
+# %% ../../nbs/training/27_sft.ipynb #be6a6a60
 def _document(run: Run, base: Base, letters: Letters) -> dict[str, Json]:
     "What student.json says."
     return {
         "mode": "sft",
         "base_model": base.name if not Path(base.name).is_dir() else Path(base.name).name,
+        "base_sha256": run.document["base_sha256"],
         "dtype": "bfloat16" if run.machine.bf16 else "float32",
         "longest_answer": letters.longest_answer,
         "system_prompt": letters.rows["train"][0].prompt[0]["content"],

@@ -64,7 +64,7 @@ def loss_curves(
     caption = f"The weights of step {best}, with the smallest validation loss, were kept."
     return Figure(caption, {"data": lines, "layout": layout})
 
-# %% ../../nbs/training/26a_sft_report.ipynb #d9440a3c
+# %% ../../nbs/training/26a_sft_report.ipynb #a45ef3d6
 @dataclass(frozen=True)
 class Trained:
     "What a model was made of."
@@ -92,7 +92,11 @@ def _made_of(made: Trained) -> list[Section]:
             "Its rows hold names and service numbers of real people, and a model may repeat what it has learnt. Keep "
             "the model as you keep the letters.",
         ),
-        Section("Training", f"LoRA on `{run['model']}`, seed {run['seed']}, {settings}. {versions}."),
+        Section(
+            "Training",
+            f"LoRA on `{run['model']}` (digest of its folder: `{run['base_sha256'][:16]}`), seed {run['seed']}, "
+            f"{settings}. {versions}.",
+        ),
         Section("Use", "Send the model the system prompt that it was trained with:", made.system_prompt),
         Section("Go on", f"`{run['command']}`", "The same command goes on where a run was stopped."),
         Section("Licence", licence_of(made.base)[1]),

@@ -256,6 +256,38 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
     assert not checkpoints.exists()
 
 
+def test_nothing_goes_on_over_other_weights(
+    place: Path, plan: Plan, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another training of the same model, of the same shape and under the same name, is another model."""
+    shutil.copytree(place / "tiny", tmp_path / "base")
+    own, calls = Trainer.training_step, []
+
+    def interrupted(*given: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return own(*given, **named)
+
+    monkeypatch.setattr(Trainer, "training_step", interrupted)
+    stopped = replace(plan, model=str(tmp_path / "base"), output=tmp_path / "out", epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(stopped)
+    weights = load_file(tmp_path / "base" / "model.safetensors")
+    other = {name: tensor * 1.001 for name, tensor in weights.items()}
+    save_file(other, tmp_path / "base" / "model.safetensors", {"format": "pt"})
+    code, said = run("finetune_qwen", *words(stopped, tmp_path / "out"))
+    assert code == 2 and f"holds a run over {tmp_path / 'base'} as it was: its files have changed since" in said
+
+    save_file(weights, tmp_path / "base" / "model.safetensors", {"format": "pt"})
+    assert run("finetune_qwen", *words(stopped, tmp_path / "out"))[0] == 0
+    asked = ["--model", tmp_path / "out", "--source", place / "test.jsonl", "--output", tmp_path / "said.jsonl"]
+    assert run("predict", *asked)[0] == 0
+    save_file(other, tmp_path / "base" / "model.safetensors", {"format": "pt"})
+    code, said = run("predict", *asked)
+    assert code == 1 and f"its base model at {tmp_path / 'base'} has changed since training" in said
+
+
 def test_early_stopping_counts_on_after_a_kill(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is learned, so the second and third evaluation are no better than the first."""
     monkeypatch.setattr(finetune_plan, "TINY", replace(TINY, learning_rate=0.0, patience=2))
