@@ -102,6 +102,56 @@ def test_only_the_newest_setting_is_shown_and_a_bad_one_keeps_the_last_good(open
     settled(opened)
 
 
+def focused(panel: Locator) -> str:
+    """The text of what has the keyboard's focus; empty when that is not in the panel."""
+    return str(
+        panel.evaluate("(root) => (root.contains(document.activeElement) ? document.activeElement.textContent : '')")
+    )
+
+
+@over("keys")
+def test_the_focus_stays_in_the_panel_when_what_has_it_comes_to_its_end(opened: Locator, lab: Lab) -> None:
+    opened.get_by_label("Folder").fill("by keys")
+    settled(opened)
+    opened.get_by_role("button", name="Undo").focus()
+    lab.page.keyboard.press("Enter")
+    expect(opened.get_by_role("button", name="Undo")).to_have_attribute("aria-disabled", "true")
+    assert focused(opened) == "Undo"
+    lab.page.keyboard.press("Enter")  # there is nothing to undo
+    opened.get_by_role("button", name="Redo").focus()
+    lab.page.keyboard.press("Enter")
+    expect(opened.get_by_role("button", name="Redo")).to_have_attribute("aria-disabled", "true")
+    assert focused(opened) == "Redo"
+    expect(opened.get_by_label("Folder")).to_have_value("by keys")
+    settled(opened)
+    opened.get_by_role("button", name="Write the files").focus()
+    lab.page.keyboard.press("Enter")
+    expect(opened.locator(".said")).to_contain_text("Wrote by keys")
+    assert focused(opened) == "Write the files"
+    lab.page.keyboard.press("Enter")
+    expect(opened.get_by_role("button", name="Replace its files")).to_be_focused()
+    lab.page.keyboard.press("Enter")
+    expect(opened.locator(".offer")).to_be_hidden()
+    assert focused(opened) == "Write the files"
+    expect(opened.locator(".said")).to_contain_text("Wrote by keys")
+
+
+@over("long")
+def test_long_work_says_how_far_it_is_and_what_is_proved(opened: Locator, lab: Lab) -> None:
+    """The kernel tells of a turn that never ends: what is shown of it does not depend on how fast anything is."""
+    told = "solving … proved already: no selection scores more than 0.9876"
+    kernel_value(lab.page, "setattr(panel.desk._worker, 'turn', 99)")
+    tell = "panel.tell({kind!r}, {{'turn': 99, {body}}})"
+    state = "**panel.desk.answer('open', {})['state'], 'turn': 99, 'busy': True"
+    kernel_value(lab.page, tell.format(kind="state", body=state))
+    expect(opened.get_by_role("status").filter(has_text="solving …")).to_be_visible()
+    kernel_value(lab.page, tell.format(kind="grouping", body="'line': 'comparing texts to find copies: 40% of 3,020'"))
+    expect(opened.get_by_role("status").filter(has_text="40% of 3,020")).to_be_visible()
+    kernel_value(lab.page, tell.format(kind="bound", body=f"'line': {told!r}"))
+    expect(opened.get_by_role("status").filter(has_text=told)).to_be_visible()
+    expect(opened.locator(".verdict")).to_contain_text("400 records")
+
+
 @over("uplifting")
 def test_it_is_accessible_keeps_its_keys_and_looks_as_in_the_documentation(opened: Locator, lab: Lab) -> None:
     opened.get_by_label("Floor", exact=True).fill("25")
