@@ -2,10 +2,11 @@
 
     python bench/selection_panel.py [--n 20000] [--pulls 40] [--rounds 5]
 
-Rows: a selection by the command's own function; the answer to a change (state and command line); a change until its
-result is told; a slider pulled through many values without a pause, from its last value until the result of that one is
-told. The screen's painting is not in it, nor the search for copies of texts, which precedes the first result and is not
-repeated. BLAS has one thread.
+Rows: a selection by the command's own function; the answer to a change (state and command line); a change of the size
+until its bound and until its result is told; the same for a change of the strategy, for which validation and test are
+known; a change of the folder; a slider pulled through many values without a pause, from its last value until the result
+of that one is told. The screen's painting is not in it, nor the search for copies of texts, which precedes the first
+result and is not repeated. BLAS has one thread.
 """
 
 from __future__ import annotations
@@ -48,20 +49,22 @@ class Screen:
     """Hears what the kernel tells, and when."""
 
     def __init__(self) -> None:
-        self.heard, self.results, self.newest = threading.Condition(), 0, 0
+        self.heard, self.results = threading.Condition(), 0
+        self.newest = {"bound": 0, "result": 0}
 
     def tell(self, kind: str, body: Mapping[str, Any]) -> None:
         """Take what the kernel says, as the bytes that it would send."""
         orjson.dumps(body)
-        if kind == "result":
+        if kind in self.newest:
             with self.heard:
-                self.results, self.newest = self.results + 1, int(body["turn"])
+                self.results += kind == "result"
+                self.newest[kind] = int(body["turn"])
                 self.heard.notify_all()
 
-    def wait(self, turn: int) -> None:
-        """Wait for the result of this turn or a newer one."""
+    def wait(self, turn: int, kind: str = "result") -> None:
+        """Wait for what is told of this turn or a newer one."""
         with self.heard:
-            self.heard.wait_for(lambda: self.newest >= turn)
+            self.heard.wait_for(lambda: self.newest[kind] >= turn)
 
 
 def clock(function: Callable[[], Any]) -> tuple[Any, float]:
@@ -76,13 +79,31 @@ def change(size: int) -> dict[str, Any]:
     return {"name": "target_size", "text": str(size), "settled": True}
 
 
+def until(desk: SelectionDesk, screen: Screen, **texts: str) -> tuple[float, float]:
+    """Change one setting; seconds until its bound and until its result are told."""
+    ((name, text),) = texts.items()
+    start = time.perf_counter()
+    turn = desk.answer("change", {"name": name, "text": text, "settled": True})["turn"]
+    screen.wait(turn, "bound")
+    bound = time.perf_counter() - start
+    screen.wait(turn)
+    result = time.perf_counter() - start
+    desk.wait()
+    return bound, result
+
+
 def measure(desk: SelectionDesk, screen: Screen, size: int, pulls: int) -> tuple[dict[str, float], int]:
     """One round with sizes that were not solved before: the seconds of each row, and how many pulls were solved."""
     pool = desk._worker.good.pool
     rows = {"selection alone": clock(lambda: build(pool, Task(Wish(size), Division(), copies=False)))[1]}
     rows["answer to a change"] = clock(lambda: desk.answer("change", change(size + pulls + 1)))[1]
     desk.wait()
-    rows["change to result"] = clock(lambda: screen.wait(desk.answer("change", change(size))["turn"]))[1]
+    rows["size to bound"], rows["size to result"] = until(desk, screen, target_size=str(size))
+    rows["strategy to bound"], rows["strategy to result"] = until(desk, screen, strategy="extreme_focus")
+    desk.answer("undo", {})
+    desk.wait()
+    folder = {"name": "output_dir", "text": f"folder {size}", "settled": True}
+    rows["folder to result"] = clock(lambda: screen.wait(desk.answer("change", folder)["turn"]))[1]
     desk.wait()
     before = screen.results
     for pull in range(1, pulls + 1):
