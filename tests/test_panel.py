@@ -358,6 +358,7 @@ def test_how_long_it_took_is_told_to_the_reviewer_alone(desks) -> None:
         one.ask(**SAVE, id=job_id, job_id=job_id, version=version, ops=ops, seconds=seconds)
     assert [message["kind"] for message, _ in one.heard[-2:]] == ["saved", "own"]
     pace = one.heard[-1][0]["own"]["pace"]
+    assert one.own()["by_name"] is isinstance(one.session._desk, StoreDesk), "a token says whose they are"
     assert pace["changed"] == {"letters": 1, "median": 20.5, "p90": 20.5}
     assert pace["unchanged"] == {"letters": 1, "median": 4, "p90": 4}
     assert one.own()["pace"] == pace

@@ -175,7 +175,7 @@ class _ServiceLetters:
         "A page as a PNG in the frame of the evidence."
         return self._service.ask(f"jobs/{reading.job_id}/pages/{page}")
 
-# %% ../../nbs/panels/03_remote.ipynb #2158a5eb
+# %% ../../nbs/panels/03_remote.ipynb #fae428c3
 class ServiceDesk(_ServiceLetters):
     "A desk over the service at an address."
 
@@ -191,7 +191,7 @@ class ServiceDesk(_ServiceLetters):
     def own(self) -> Own:
         "How this reviewer works."
         pace = self._service.json("pace")
-        return Own(Pace(Seconds(**pace["changed"]), Seconds(**pace["unchanged"])))
+        return Own(Pace(Seconds(**pace["changed"]), Seconds(**pace["unchanged"])), by_name=self._service.token is None)
 
     def answer(self, job_id: str, edits: Sequence[Edit], run: int, seconds: float | None = None) -> Saved:
         "Hand in a blind second review."
@@ -203,3 +203,6 @@ class ServiceDesk(_ServiceLetters):
         "Take back the last batch of corrections that still stands."
         answer = self._service.json(f"jobs/{job_id}/undo", {}, version)
         return Saved(answer["version"], answer["approved"])
+
+    def keeper(self) -> None:
+        "Unsaved work is kept by the kernel alone."

@@ -67,14 +67,14 @@ def odd(
         flags += check_person(letter.personel[steps[1]], f"personel[{steps[1]}]", letter.header.tanggal)
     return [explain(flag).partition(": ")[2] for flag in flags if flag.endswith(f"@{path}")]
 
-# %% ../../nbs/panels/04_session.ipynb #23e1f9d6
+# %% ../../nbs/panels/04_session.ipynb #906e83a4
 class _Seen:
     "What a screen was shown."
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, in_background: Background = threaded) -> None:
         self.desk = desk
         self._seen = Shelf(200)  # results as they were shown, by letter and version
-        self.drafts = Drafts()
+        self.drafts = Drafts(desk.keeper(), in_background)
 
     def show(self, reading: Reading, mode: Mode) -> dict[str, Any]:
         "The worksheet of a letter, remembered."
@@ -128,12 +128,12 @@ def _bare(ops: Any) -> Any:
     known = Operation.model_fields
     return [{name: each[name] for name in known if name in each} for each in ops] if isinstance(ops, list) else ops
 
-# %% ../../nbs/panels/04_session.ipynb #fc1670f4
+# %% ../../nbs/panels/04_session.ipynb #77b7e993
 class _Answers(_Seen):
     "How work that is handed back is judged and kept."
 
-    def __init__(self, desk: Desk) -> None:
-        super().__init__(desk)
+    def __init__(self, desk: Desk, in_background: Background = threaded) -> None:
+        super().__init__(desk, in_background)
         self._answered = Shelf(200)  # answers by the message's own id
 
     def save(self, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def _why(error: Exception) -> str:
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return f"what came cannot be shown ({what}); have the service and this machine the same version of ocr_sprint?"
 
-# %% ../../nbs/panels/04_session.ipynb #bada9797
+# %% ../../nbs/panels/04_session.ipynb #be2f3605
 class _Sending:
     "What is sent to a screen."
 
@@ -202,7 +202,7 @@ class _Sending:
         *,
         in_background: Background = threaded,
     ) -> None:
-        self._answers, self._desk, self._send = _Answers(desk), desk, send
+        self._answers, self._desk, self._send = _Answers(desk, in_background), desk, send
         self._fetcher = Fetcher(self._fetch, in_background)
         self._own = Fetcher(lambda *_: self._send_own(), in_background)
         self._choices = Fetcher(lambda *_: self._send_choices(), in_background)

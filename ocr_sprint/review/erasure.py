@@ -35,7 +35,7 @@ from .store import Store
 # %% auto #0
 __all__ = ['MAX_REASON', 'erase', 'scrub']
 
-# %% ../../nbs/review/08b_erasure.ipynb #7983fd89
+# %% ../../nbs/review/08b_erasure.ipynb #64f31840
 MAX_REASON = 500  # characters
 _OF_A_JOB = (review_times, second_reviews, approvals, events, archived_results, runs, tasks)
 
@@ -64,7 +64,8 @@ def erase(
         for table in _OF_A_JOB:
             connection.execute(table.delete().where(table.c.job_seq == seq))
         connection.execute(jobs.delete().where(jobs.c.seq == seq))
-        connection.execute(properties.delete().where(properties.c.name == f"{PRACTICE}/{job_id}"))
+        noted = (properties.c.name == f"{PRACTICE}/{job_id}") | properties.c.name.startswith(f"draft/{job_id}/")
+        connection.execute(properties.delete().where(noted))
         connection.execute(documents.delete().where(documents.c.document_sha256 == digest))
 
 # %% ../../nbs/review/08b_erasure.ipynb #ddca4aac

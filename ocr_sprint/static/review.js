@@ -321,7 +321,8 @@ class Screen {
     const head = make("tr", {}, make("td", {}), ...["letters", "median", "9 in 10 within"].map((label) => make("th", { scope: "col", class: "number" }, label)));
     const table = make("table", {}, make("caption", {}, "How long you work on a letter"), make("thead", {}, head),
       make("tbody", {}, row("with corrections", changed), row("without", unchanged)));
-    const parts = [make("p", {}, "Only you see these figures. Pauses of more than five seconds do not count."), table];
+    const whose = own.by_name ? `There are no tokens here: whoever opens this panel under the name ${this.reviewer} sees these figures, and adds to them.` : "Only you see these figures.";
+    const parts = [make("p", {}, `${whose} Pauses of more than five seconds do not count.`), table];
     if (own.caught) {
       const { planted, caught, low, high } = own.caught;
       parts.push(make("p", {}, planted ? `You caught ${caught} of ${planted} planted errors: ${percent(caught / planted)}, with 95 % confidence between ${percent(low)} and ${percent(high)}.`

@@ -269,3 +269,14 @@ def test_a_filter_offers_what_stands_behind_the_first_part_and_keeps_the_focus(
     expect(menu).to_be_focused()
     wire.tell({**told, "wanted": {**told["wanted"], "flag": None}, "flags": []})  # of a list that is not in sight
     assert menu.locator("option").count() == 2
+
+
+def test_where_there_are_no_tokens_a_name_is_said_to_be_all(page: Page, store: Store) -> None:
+    add_letter(store, 1)
+    wire = Wire(page, store)
+    page.get_by_role("button", name="Yours").click()
+    note = page.get_by_role("note", name="Your own figures")
+    expect(note).to_contain_text("whoever opens this panel under the name reviewer-a sees these figures")
+    own = next(message for message, _ in wire.heard if message["kind"] == "own")
+    wire.tell({**own, "own": {**own["own"], "by_name": False}})
+    expect(note).to_contain_text("Only you see these figures.")
