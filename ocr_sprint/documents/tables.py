@@ -93,7 +93,7 @@ def _boundary(pieces: Sequence[Piece], above: float, below: float) -> float:
     widest = max(width for width, _ in white)
     return max(middle for width, middle in white if width >= 0.75 * widest)
 
-# %% ../../nbs/documents/14b_tables.ipynb #1d6a8db4
+# %% ../../nbs/documents/14b_tables.ipynb #3d4dd098
 _RANK_WORDS = {word for rank in RANKS for name in (rank.short, rank.long, *rank.others) for word in name.split()}
 
 
@@ -111,7 +111,7 @@ def _is_group(line: Line, body: Sequence[Line], frame: _Frame) -> bool:
     "Whether the line is a group's heading."
     first, size = line.pieces[0], line.height
     apart = any(right.left - left.right > size for left, right in pairwise(line.pieces))
-    if apart or read_identifier(line.text) or not re.match(r"\W*[A-Za-z]", line.text) or len(line.text) < 3:
+    if apart or re.search(r"\d{6}", line.text) or not re.match(r"\W*[A-Za-z]", line.text) or len(line.text) < 3:
         return False
     if re.match(r"\W*N[RI]P\b", line.text) or set(re.findall(r"[A-Z]+", line.text)) <= _RANK_WORDS:
         return False
