@@ -65,7 +65,7 @@ def read_unit(
     if unit.nama:
         yield Field("header.satuan", unit.nama, _pieces(lines))
 
-# %% ../../nbs/documents/16_header.ipynb #9b99758b
+# %% ../../nbs/documents/16_header.ipynb #d8de3969
 def _labelled(lines: Sequence[Line], *labels: str) -> Line | None:
     "What stands behind one of the labels (compact), on the same line or, if that is empty, on the next."
     for index, line in enumerate(lines):
@@ -82,7 +82,7 @@ def read_issue(
     place = _labelled(sections["dikeluarkan"][:1], "DIKELUARKANDI", "DITETAPKANDI") or next(
         iter(sections["dikeluarkan"]), None
     )
-    if place and (town := place.text.strip(" .,")):
+    if place and not _is_dated(place) and (town := place.text.strip(" .,")):
         yield Field("header.tempat", town, place.pieces)
     for line in sections["dikeluarkan"]:
         if date := read_date(line.text):
@@ -109,9 +109,9 @@ def read_number(
                 yield Field(f"header.{name}", value, line.pieces, repairs if name == "bulan_romawi" else ())
         return
 
-# %% ../../nbs/documents/16_header.ipynb #d633546c
+# %% ../../nbs/documents/16_header.ipynb #79a2be47
 _CONSIDERED = re.compile(
-    r"dalam\s*rangka\s*(?P<subject>.+?)\s*,?\s*(?:maka\s*)?(?:di\s?pandang\s*)?perlu", re.IGNORECASE
+    r"dalam\W*rangka\W*(?P<subject>.+?)\s*,?\s*(?:maka\s*)?(?:di\s?pandang\s*)?perlu", re.IGNORECASE
 )
 
 
@@ -124,7 +124,7 @@ def read_subject(
         yield Field("pertimbangan", considered, _pieces(sections["pertimbangan"]))
     found: tuple[str, str, Sequence[Line]] | None = None
     if match := _CONSIDERED.search(considered):
-        found = match["subject"].rstrip(" ,"), "pertimbangan", sections["pertimbangan"]
+        found = match["subject"].rstrip(" ,.;:"), "pertimbangan", sections["pertimbangan"]
     for source in ("perihal", "tentang"):
         if text := text_of(sections[source]).strip():
             found = text, source, sections[source]
@@ -177,7 +177,7 @@ def _day_and_month(text: str, end: datetime.date) -> datetime.date | None:
     except ValueError:
         return None
 
-# %% ../../nbs/documents/16_header.ipynb #dce064cb
+# %% ../../nbs/documents/16_header.ipynb #5f73bff0
 def read_signature(
     sections: Sections,
     recognised: bool,  # whether the text comes from OCR
@@ -188,10 +188,11 @@ def read_signature(
     if anchor is None:
         return
     yield from _rank_and_number(lines[anchor:])
-    start = _name_start(lines[:anchor])
-    if name := lines[start:anchor]:
+    above = _typed(lines[:anchor], lines[anchor]) if recognised else lines[:anchor]
+    start = _name_start(above)
+    if name := above[start:]:
         yield Field("penandatangan.nama", tidy_name(text_of(name), recognised), _pieces(name))
-    yield from _office(lines[:start])
+    yield from _office(above[:start], recognised)
 
 
 def _name_start(lines: Sequence[Line]) -> int:
@@ -207,15 +208,36 @@ def _follows(above: Line, below: Line) -> bool:
 
 def _below_date(lines: Sequence[Line]) -> Sequence[Line]:
     "The lines below *pada tanggal*, whose day may have been left for the pen."
-    dated = [i for i, line in enumerate(lines) if read_date(line.text) or begins_with(line.text, "PADATANGGAL")]
+    dated = [index for index, line in enumerate(lines) if _is_dated(line)]
     return lines[dated[0] + 1 :] if dated else lines[1:]
+
+
+def _is_dated(line: Line) -> bool:
+    "Whether the line is *pada tanggal …*."
+    return read_date(line.text) is not None or begins_with(line.text, "PADATANGGAL") is not None
 
 
 def _rank_text(lines: Sequence[Line]) -> str:
     "The text up to its number: `AJUN KOMISARIS POLISI NRP 8…` without the number and its label; it may wrap once."
     return re.split(r"\bN[RI]P\b|\d", text_of(lines[:2]))[0]
 
-# %% ../../nbs/documents/16_header.ipynb #35396a29
+# %% ../../nbs/documents/16_header.ipynb #8d2cfa21
+def _typed(lines: Sequence[Line], rank: Line) -> list[Line]:
+    "The lines above the rank that were typed there: no handwriting, which is tall, and no stamp, which stands aside."
+    typed = [line for line in lines if line.height < 1.8 * rank.height]
+    axes = [(line.left + line.right) / 2 for line in (*typed[-1:], rank)]
+    edges = [line.left for line in (*typed[-1:], rank)]
+    slack = 2 * rank.height
+    aligned = abs(edges[0] - edges[-1]) < 0.5 * rank.height < abs(axes[0] - axes[-1])
+
+    def in_place(line: Line) -> bool:
+        "Whether the line shares the middle of the name or rank, or the left edge that both have."
+        centred = any(abs((line.left + line.right) / 2 - axis) < slack for axis in axes)
+        return centred or (aligned and abs(line.left - edges[-1]) < slack)
+
+    return [line for line in typed if in_place(line)]
+
+# %% ../../nbs/documents/16_header.ipynb #6cc14fc5
 def _rank_and_number(lines: Sequence[Line]) -> Iterator[Field]:
     "From the lines that begin with the rank; the number stands behind it."
     if found := leading_rank(_rank_text(lines)):
@@ -226,24 +248,29 @@ def _rank_and_number(lines: Sequence[Line]) -> Iterator[Field]:
             return
 
 
-_FOR = re.compile(r"^\s*a\s?[.,]?\s?n\s?[.,]\s*", re.IGNORECASE)
+_FOR = re.compile(r"^\s*a\s?[.,:;]?\s?n\s?[.,:;]\s*", re.IGNORECASE)
 
 
-def _office(lines: Sequence[Line]) -> Iterator[Field]:
+def _office(lines: Sequence[Line], recognised: bool) -> Iterator[Field]:
     "The office that signed, and the one it signed for: the first line that starts an office divides them."
     broken = [index + 1 for index, pair in enumerate(pairwise(lines)) if not _follows(*pair)]
     lines = lines[: broken[0]] if broken else lines  # what stands lower is the stamp's
     if not lines:
         return
     if not (found := _FOR.match(lines[0].text)):
-        yield Field("penandatangan.jabatan", text_of(lines), _pieces(lines))
+        yield Field("penandatangan.jabatan", _office_text(lines, recognised), _pieces(lines))
         return
     count = _lines_of_principal(lines)
     principal = [rest for rest in [cut(lines[0], len(found[0])), *lines[1:count]] if rest]
     if principal:
-        yield Field("penandatangan.atas_nama", text_of(principal), _pieces(principal))
+        yield Field("penandatangan.atas_nama", _office_text(principal, recognised), _pieces(principal))
     if lines[count:]:
-        yield Field("penandatangan.jabatan", text_of(lines[count:]), _pieces(lines[count:]))
+        yield Field("penandatangan.jabatan", _office_text(lines[count:], recognised), _pieces(lines[count:]))
+
+
+def _office_text(lines: Sequence[Line], recognised: bool) -> str:
+    "The office, without the marks that dust left at its end."
+    return text_of(lines).rstrip(" .,:;'-" if recognised else " ,:;")
 
 # %% ../../nbs/documents/16_header.ipynb #0a2f50bb
 _OFFICES = (

@@ -17,7 +17,7 @@ from .layout import Line, Piece, words
 __all__ = ['LABELS', 'TITLES', 'compact', 'begins_with', 'label_of', 'cut', 'read_title', 'Sections', 'divide', 'items',
            'text_of']
 
-# %% ../../nbs/documents/15_sections.ipynb #47c401ab
+# %% ../../nbs/documents/15_sections.ipynb #a307269c
 LABELS: dict[str, tuple[str, ...]] = {
     "tentang": ("TENTANG",),
     "perihal": ("PERIHAL",),
@@ -43,14 +43,16 @@ def begins_with(
     text: str,  # a line
     label: str,  # a fixed word, compact
 ) -> int | None:
-    "Where the label ends in the text when the text begins with it, one misread letter in five forgiven."
-    seen = ""
+    "Where the label ends in the text when the text begins with it, one letter in five misread, and one lost or added."
+    seen, misread = "", 2 * (len(label) // 5)
     for position, character in enumerate(text):
         if character.isalnum():
             seen += character.upper()
-        if len(seen) == len(label):
-            whole = position + 1 == len(text) or not text[position + 1].isalpha()
-            return position + 1 if whole and Indel.distance(seen, label) <= 2 * (len(label) // 5) else None
+        if len(seen) > len(label) + 1:
+            break
+        ends = position + 1 == len(text) or not text[position + 1].isalpha()
+        if character.isalnum() and ends and abs(len(seen) - len(label)) < 2 and Indel.distance(seen, label) <= misread:
+            return position + 1
     return None
 
 # %% ../../nbs/documents/15_sections.ipynb #1596df84
@@ -173,8 +175,8 @@ def _margin(body: Sequence[Line]) -> float:
     found = [line.left for line in body if any(begins_with(line.text, label) for label in labels)]
     return min(found, default=min((line.left for line in body), default=0.0))
 
-# %% ../../nbs/documents/15_sections.ipynb #7ff572c8
-_MARKER = re.compile(r"^\s*(?:(?P<number>\d{1,2})\s?[.,)]\s*|[a-hlI]\s?[.)]\s+)(?=[^\s\d])")
+# %% ../../nbs/documents/15_sections.ipynb #637362ea
+_MARKER = re.compile(r"^[\s.,'`-]*(?:(?P<number>\d{1,2})\s?[.,:;)][.,'`]*\s*|[a-hlI]\s?[.)]\s+)(?=[^\s\d])")
 
 
 def items(
