@@ -24,8 +24,9 @@ from ocr_sprint.core.errors import DataError, UsageError, UserError
 from ocr_sprint.ground_truth import solver
 from ocr_sprint.ground_truth.certificate import Problem
 from ocr_sprint.ground_truth.corpus import Choices, read_corpus
-from ocr_sprint.ground_truth.floors import floor_bins
+from ocr_sprint.ground_truth.floors import FloorBin, floor_bins
 from ocr_sprint.ground_truth.pool import Level, group_records
+from ocr_sprint.ground_truth.select import Selection
 from ocr_sprint.ground_truth.strategies import Strategy, Wish
 from ocr_sprint.ground_truth.training_set import Division, TestKind
 from ocr_sprint.ground_truth.training_task import Aside, Reading, Task
@@ -368,7 +369,7 @@ def test_all_views_hear_of_every_change_and_of_the_newest_result_alone(labeled: 
     desk.wait()
     assert [body["turn"] for kind, body in told if kind == "state"] == list(range(1, 42))
     compared = [body["line"] for kind, body in told if kind == "grouping"]
-    assert compared == [f"comparing texts to find copies: {percent}% of 720" for percent in range(101)], "once"
+    assert compared == [f"comparing texts: {percent}% of 720" for percent in range(101)], "once"
     results = [body for kind, body in told if kind == "result"]
     assert results[-1]["turn"] == 41
     assert len(results) < 41
@@ -475,33 +476,39 @@ def test_a_search_for_copies_goes_on_for_whatever_is_wanted_then(
     go_on.set()
     desk.wait()
     assert searched == [720]
-    assert told[-1] == (2, "comparing texts to find copies: 100% of 720")
+    assert told[-1] == (2, "comparing texts: 100% of 720")
     assert desk.answer("open", {})["result"]["turn"] == 2
 
 
 @pytest.mark.parametrize(
     ("texts", "which"),
     [
-        ({}, "no selection"),
-        ({"floor": "6", "blend": "0.3"}, "no selection that meets every floor"),
-        ({"strategy": "raking", "test": "both"}, "no selection"),
-        ({"source_cap": "40"}, ""),
-        ({"strategy": "iqr_optimization"}, ""),
+        ({}, ""),
+        ({"floor": "6", "blend": "0.3"}, " with all floors met"),
+        ({"strategy": "raking", "test": "both"}, ""),
+        ({"source_cap": "40"}, None),
+        ({"strategy": "iqr_optimization"}, None),
     ],
     ids=["plain", "floors", "raking", "caps", "quartiles"],
 )
-def test_the_bound_that_is_told_early_is_that_of_the_result(labeled: Path, texts: dict[str, str], which: str) -> None:
+def test_the_bound_that_is_told_early_is_that_of_the_result(
+    labeled: Path, texts: dict[str, str], which: str | None
+) -> None:
     panel = selection_panel(labeled, target_size=200)
     panel.desk.wait()
     told: list[tuple[str, Mapping[str, Any]]] = []
     panel.desk._worker._tell = lambda *each: told.append(each)
     set_all(panel, **texts, seed="5")
     kinds = [kind for kind, body in told if body["turn"] == panel.desk._worker.turn]
-    assert kinds[: 3 if which else 2] == (["solving", "bound", "result"] if which else ["solving", "result"])
-    if which:
+    assert [kind for kind in kinds if kind != "floors"] == [
+        "solving",
+        *["bound"] * (which is not None),
+        "result",
+    ]
+    if which is not None:
         bound = panel.desk._worker.good.made.selection.bound
         (line,) = [body["line"] for kind, body in told if kind == "bound" and body["turn"] == panel.desk._worker.turn]
-        assert line == f"solving … proved already: {which} scores more than {bound:.4f}"
+        assert line == f"solving … at most {bound:.4f}{which}"
     panel.close()
 
 
@@ -565,6 +572,20 @@ def test_floors_that_bind_are_those_that_the_strategy_stays_below(labeled: Path)
     assert floors["line"].startswith(f"{len(binding)} of 33 floors bind")
     assert {(row[0], row[1]) for row in floors["rows"]} <= {(each.dimension, each.score) for each in binding}
     assert all(each.chosen >= each.floor > each.freely for each in binding)
+    panel.close()
+
+
+@pytest.mark.parametrize(
+    ("binding", "said"), [(1, "1 of 33 floors binds; it cost"), (2, "2 of 33 floors bind; together they cost")]
+)
+def test_one_floor_is_spoken_of_as_one(labeled: Path, binding: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def some(chosen: Selection, free: Selection) -> list[FloorBin]:
+        found = [each._replace(freely=each.floor) for each in floor_bins(chosen, free)]
+        return [each._replace(freely=each.floor - 1) for each in found[:binding]] + found[binding:]
+
+    monkeypatch.setattr("ocr_sprint.panels.selection_view.floor_bins", some)
+    panel = selection_panel(labeled, target_size=100, floor=3)
+    assert set_all(panel)["result"]["floors"]["line"].startswith(said)
     panel.close()
 
 

@@ -59,7 +59,7 @@ class Kept(Generic[_Value]):
             del self._found[next(iter(self._found))]
         return found
 
-# %% ../../nbs/panels/12c_selection_worker.ipynb #ebf614d8
+# %% ../../nbs/panels/12c_selection_worker.ipynb #23ec52af
 Hear: TypeAlias = Callable[[str, Mapping[str, Any]], None]  # kind of the news, and its body
 
 
@@ -75,7 +75,7 @@ def tell_percent(
     "Tell of each hundredth of the texts that are compared, of none twice."
     percent = 100 * done // max(total, 1)
     if done == 0 or percent > 100 * (done - 1) // max(total, 1):
-        hear("grouping", {"line": f"comparing texts to find copies: {percent}% of {total:,}"})
+        hear("grouping", {"line": f"comparing texts: {percent}% of {total:,}"})
 
 
 def bound_line(
@@ -83,8 +83,7 @@ def bound_line(
     bound: float,
 ) -> str:
     "What is known of a selection while it is sought."
-    which = "no selection that meets every floor" if wish.floor else "no selection"
-    return f"solving … proved already: {which} scores more than {bound:.4f}"
+    return f"solving … at most {bound:.4f}{' with all floors met' if wish.floor else ''}"
 
 # %% ../../nbs/panels/12c_selection_worker.ipynb #50729397
 class Solver:

@@ -139,13 +139,13 @@ def test_the_focus_stays_in_the_panel_when_what_has_it_comes_to_its_end(opened: 
 @over("long")
 def test_long_work_says_how_far_it_is_and_what_is_proved(opened: Locator, lab: Lab) -> None:
     """The kernel tells of a turn that never ends: what is shown of it does not depend on how fast anything is."""
-    told = "solving … proved already: no selection scores more than 0.9876"
+    told = "solving … at most 0.9876"
     kernel_value(lab.page, "setattr(panel.desk._worker, 'turn', 99)")
     tell = "panel.tell({kind!r}, {{'turn': 99, {body}}})"
     state = "**panel.desk.answer('open', {})['state'], 'turn': 99, 'busy': True"
     kernel_value(lab.page, tell.format(kind="state", body=state))
     expect(opened.get_by_role("status").filter(has_text="solving …")).to_be_visible()
-    kernel_value(lab.page, tell.format(kind="grouping", body="'line': 'comparing texts to find copies: 40% of 3,020'"))
+    kernel_value(lab.page, tell.format(kind="grouping", body="'line': 'comparing texts: 40% of 3,020'"))
     expect(opened.get_by_role("status").filter(has_text="40% of 3,020")).to_be_visible()
     kernel_value(lab.page, tell.format(kind="bound", body=f"'line': {told!r}"))
     expect(opened.get_by_role("status").filter(has_text=told)).to_be_visible()
