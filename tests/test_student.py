@@ -312,7 +312,77 @@ def test_gate(tmp_path: Path, run: Run) -> None:
     assert code == 3 and said.endswith("no sign of learning in wonder") and page.stat().st_size > 10_000
     assert run(*words, "--dimensions", "agency,progress", "--strict")[0] == 0
     odd = write(tmp_path / "odd.jsonl", list(fictitious_articles(251, seed=5, words=20)))
-    assert run("learnability", "--labeled-file", odd, "--permutations", 19, "--output", page)[0] == 0
+    assert run("learnability", "--labeled-file", odd, "--permutations", 79, "--output", page)[0] == 0
     few = write(tmp_path / "few.jsonl", list(fictitious_articles(20, seed=3)))
     code, said = run("learnability", "--labeled-file", few)
     assert code == 1 and "at least 30 are needed" in said
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("exact", [100, 2500], ids=["in folds", "exactly"])
+@pytest.mark.parametrize("constant", [5.5, 0.0, 7.1])
+def test_a_constant_dimension_is_predicted_as_it_is(exact: int, constant: float) -> None:
+    """Also when all but one label are the same, so that a fold knows no other."""
+    from ocr_sprint.ground_truth.scores import ScoreScale
+    from ocr_sprint.training.student import fit_student, predict_texts
+    from ocr_sprint.training.texts import Texts
+
+    lines = list(fictitious_articles(160, seed=3, words=30))
+    one = np.full(160, constant)
+    one[17] = 3.0
+    agency = [line["uplifting_analysis"]["agency"] for line in lines]
+    scores = np.column_stack([agency, np.full(160, constant), one])
+    ids, texts = (tuple(line[key] for line in lines) for key in ("id", "text"))
+    train = Texts(ids, texts, scores, ("agency", "constant", "one"), ScoreScale())
+    student, own = fit_student(train, np.arange(160), exact=exact)
+    told = predict_texts(student, [*texts[:5], "Something else altogether.", "?!"]).scores
+    assert np.allclose(told[:, 1], constant, atol=1e-6) and np.allclose(own.scores[:, 1], constant, atol=1e-6)
+    assert np.isfinite(told).all() and np.isfinite(own.scores).all()
+    assert np.allclose(told[:, 2], constant, atol=0.5)
+
+
+def test_texts_without_a_word(made: Path, tmp_path: Path, run: Run) -> None:
+    """A batch, or all that a student is trained on: the mean of each dimension is said of them."""
+    bare = [{**line, "title": "", "text": "?! " * (1 + row % 7)} for row, line in enumerate(read(made / "train.jsonl"))]
+    source, out = write(tmp_path / "bare.jsonl", bare), tmp_path / "out.jsonl"
+    assert run("predict", "--model", made / "model", "--source", source, "--output", out)[0] == 0
+    assert len({line["predictions"]["agency"] for line in read(out)}) == 1
+    code, said = run("train_student", "--train-file", source, "--output", tmp_path / "model")
+    assert code == 0, said
+    for words in (source, made / "test.jsonl"):
+        assert run("predict", "--model", tmp_path / "model", "--source", words, "--output", out)[0] == 0
+
+
+def test_the_gate_never_calls_too_few_permutations_a_finding(tmp_path: Path, run: Run) -> None:
+    """However good the labels, so few could not show it; and twenty-six dimensions get as many as they need."""
+    clear = [{"id": str(n), "text": f"{'baik ' * (n % 9)}kata{n} lagi", "analysis": {}} for n in range(60)]
+    for n, line in enumerate(clear):
+        line["analysis"] = {f"d{place:02d}": float(n % 9) for place in range(26)}
+    labels = write(tmp_path / "labels.jsonl", clear)
+    words = ["learnability", "--labeled-file", labels, "--output", tmp_path / "page.md"]
+    for given in (0, -3, 518):
+        code, said = run(*words, "--permutations", given)
+        assert code == 2 and f"{given} permutations cannot show" in said and said.endswith("at least 519 are needed")
+    code, said = run(*words, "--strict")
+    assert code == 0, said
+    assert "26 of 26 dimensions can be learned" in (tmp_path / "page.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "flags", [("--texts", -5), ("--texts", 29), ("--seed", -1)], ids=lambda f: "".join(map(str, f))
+)
+def test_the_gate_refuses_what_makes_no_sense(made: Path, run: Run, flags: tuple[str, int]) -> None:
+    code, said = run("learnability", "--labeled-file", made / "train.jsonl", *flags)
+    assert code == 2 and "at least 30, and the seed is not negative" in said
+
+
+def test_constant_labels_are_called_constant(tmp_path: Path, run: Run) -> None:
+    lines = list(fictitious_articles(60, seed=5, words=60))
+    for line in lines:
+        line["uplifting_analysis"] |= {"agency": 5, "justice": 5.5}
+    labels, page = write(tmp_path / "labels.jsonl", lines), tmp_path / "page.md"
+    code, said = run("learnability", "--labeled-file", labels, "--output", page, "--strict")
+    assert code == 3 and "no sign of learning" in said
+    rows = [line for line in page.read_text().splitlines() if line.startswith(("| agency", "| justice"))]
+    assert len(rows) == 2 and all("all labels are the same" in row and "1,328" not in row for row in rows)
+    assert "All labels of agency, justice are the same" in page.read_text()

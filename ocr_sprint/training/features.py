@@ -300,7 +300,7 @@ def _only(found: Sparse, kind: Kind) -> Sparse:
     starts = np.concatenate([[0], np.cumsum(known)])[found.indptr]
     return csr_matrix((found.data[known], places[known], starts), shape=(found.shape[0], len(kind.buckets)))
 
-# %% ../../nbs/training/02_features.ipynb #26833665
+# %% ../../nbs/training/02_features.ipynb #2b19346b
 def design(
     features: Features,
     counts: Counts,
@@ -310,7 +310,7 @@ def design(
     words.indices = _mix(_word_hashes(counts.words), 20)[counts.of_words.indices].astype(np.int32)
     words.has_sorted_indices = False
     by_word = _weighted(_folded(words, features.words.width), features.words, _SHARES["words"])
-    parts = parts_of(counts.words)
+    parts = parts_of(counts.words or ("",))  # texts of which none has a word
     parts.data *= features.parts.every[parts.indices]
     lengths = np.zeros(counts.of_words.shape[0])
     for start in range(0, len(lengths), 1000):

@@ -107,7 +107,7 @@ def best_penalties(
 
 Spectra: TypeAlias = dict[bytes, Spectrum]  # by the rows that a pattern knows
 
-# %% ../../nbs/training/03_ridge.ipynb #6c8e6ef7
+# %% ../../nbs/training/03_ridge.ipynb #835699ba
 def exactly(
     gram: Double,
     labels: Double,  # NaN where unknown
@@ -116,7 +116,9 @@ def exactly(
 ) -> Ridge:
     "Fit with one decomposition for each pattern of gaps."
     counts = np.maximum((~np.isnan(labels)).sum(axis=0), 1)
-    middles = (np.nansum(labels, axis=0) / counts).round()  # a round number near the mean tells nothing of any text
+    low, high = (np.where(np.isnan(labels), beyond, labels) for beyond in (np.inf, -np.inf))
+    low, high = low.min(axis=0, initial=np.inf), high.max(axis=0, initial=-np.inf)
+    middles = np.where(low == high, low, (np.nansum(labels, axis=0) / counts).round())
     duals, answers = np.zeros_like(labels), np.zeros_like(labels)
     penalties, intercepts = np.ones(labels.shape[1]), np.zeros(labels.shape[1])
     for columns, known in _patterns(~np.isnan(labels)):
@@ -135,7 +137,7 @@ def exactly(
             answers[known, column] = labels[known, column] - errors[:, place]
     return Ridge(duals, intercepts, penalties, answers)
 
-# %% ../../nbs/training/03_ridge.ipynb #d35b9174
+# %% ../../nbs/training/03_ridge.ipynb #b32dc686
 def _shift(
     before: tuple[Double, Double],  # factors of the two rounds before, a row per shift
     pace: tuple[Double, Double],  # of this round and of the one before
@@ -145,7 +147,8 @@ def _shift(
     "How much smaller the rest of each shifted system is than that of the first."
     older, old = before
     now, last = pace
-    return np.asarray(older * old * last / (now * share * (older - old) + older * last * (1 + shifts * now)))
+    bottom = now * share * (older - old) + older * last * (1 + shifts * now)
+    return np.divide(older * old * last, bottom, out=old.copy(), where=bottom != 0)  # a column that is solved stays
 
 
 def solve_all(
@@ -208,9 +211,10 @@ def assign_folds(
         sizes[where[place]] += counts[place]
     return where[members]
 
-# %% ../../nbs/training/03_ridge.ipynb #ce2594ba
+# %% ../../nbs/training/03_ridge.ipynb #b1ae730c
 _SAMPLE = 1000
 _LARGER = (1.0, 3.0, 10.0)
+_NOTHING = 1e-9  # points
 
 
 def _answers(rows: Design, duals: Single, means: Double, fold: npt.NDArray[np.int64], width: int) -> Double:
@@ -232,6 +236,7 @@ def _in_folds(
     many = np.tile(np.nan_to_num(labels), folds + 1)
     means = (many * seen).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
     centred = ((many - means) * seen).astype(np.float32)
+    centred[:, np.abs(centred).max(axis=0) < _NOTHING] = 0  # what is left of a constant is rounding
     tries = np.outer(_LARGER, smallest)
     duals = solve_in_halves(rows, centred, seen, np.tile(tries, folds + 1))
     answers = np.array([_answers(rows, tried, means, fold, width) for tried in duals])
