@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,17 @@ import pytest
 from tqdm import tqdm
 
 from ocr_sprint.core.cluster import local_cluster
+from ocr_sprint.core.errors import UsageError
 from ocr_sprint.core.files import atomic_writer
+from ocr_sprint.core.folders import only_writer
+from ocr_sprint.ground_truth import training_files
+from ocr_sprint.ground_truth.corpus import read_corpus
 from ocr_sprint.ground_truth.coverage import Coverage
 from ocr_sprint.ground_truth.pool import read_ids
+from ocr_sprint.ground_truth.strategies import Wish
+from ocr_sprint.ground_truth.training_files import write_training_set
+from ocr_sprint.ground_truth.training_set import Division
+from ocr_sprint.ground_truth.training_task import Aside, Task, build, prepare
 from ocr_sprint.tools import select_training_set as tool
 from ocr_sprint.tools.analyze_coverage import main as analyze_coverage
 from ocr_sprint.tools.select_training_set import main as select_training_set
@@ -405,3 +414,106 @@ def test_the_only_labels_below_datasets_are_found(
     (tmp_path / "datasets" / "labeled_articles.jsonl").touch()
     assert select_training_set(["--target-size", "100"]) == 2
     assert "which labels? there are 2" in capsys.readouterr().err
+
+
+@pytest.fixture
+def own(labeled: Path, tmp_path: Path) -> Path:
+    """A folder of one's own, with labels under the name of a split."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "train.jsonl").write_bytes(labeled.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("flag", "name"),
+    [
+        ("--labeled-file", "train.jsonl"),
+        ("--exclude", "test_covered.jsonl"),
+        ("--frozen-test", "test.jsonl"),
+        ("--model-predictions", "weights.jsonl"),
+        ("--other-labels", "val.jsonl"),
+    ],
+)
+def test_what_is_read_is_never_replaced(
+    run: Run, labeled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, name: str
+) -> None:
+    run("--target-size", "100", "--no-copies")
+    source = tmp_path / "training" / name
+    source.write_bytes(labeled.read_bytes())
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(source)
+    before = {path.name: path.read_bytes() for path in source.parent.iterdir()}
+    flags = ["--output-dir", str(source.parent), "--target-size", "50", "--no-sidecar", flag, str(link)]
+    named = [] if flag == "--labeled-file" else ["--labeled-file", str(labeled)]
+    assert select_training_set([*named, *flags]) == 2
+    assert "link.jsonl: is read, and would be replaced" in capsys.readouterr().err.splitlines()[-1]
+    assert {path.name: path.read_bytes() for path in source.parent.iterdir()} == before
+
+
+def test_a_folder_with_files_of_others_under_these_names_is_left_alone(
+    own: Path, labeled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--labeled-file", str(labeled), "--output-dir", str(own), "--target-size", "50", "--no-copies"]
+    for manifest in (None, "{}", "[]", "no JSON", '{"files": [], "settings": {}}'):
+        if manifest is not None:
+            (own / "manifest.json").write_text(manifest)
+        assert select_training_set(flags) == 2
+        assert "is there already, and manifest.json does not say" in capsys.readouterr().err.splitlines()[-1]
+        assert (own / "train.jsonl").read_bytes() == labeled.read_bytes()
+
+
+def test_writing_itself_refuses_what_was_read(own: Path, labeled: Path) -> None:
+    """As the panel does, which knows its folder only then."""
+    task = Task(Wish(50), Division(), copies=False)
+    for source, aside in ((own / "train.jsonl", Aside()), (labeled, Aside([own / "train.jsonl"]))):
+        records, account = read_corpus([source], task.choices, sidecar=False)
+        pool = prepare(records, account, replace(task, aside=replace(aside, exclude=())))
+        made, job = build(pool, replace(task, aside=aside))
+        with pytest.raises(UsageError, match="is read, and would be replaced"):
+            write_training_set(own, made, pool.records, job)
+        assert [path.name for path in own.iterdir()] == ["train.jsonl"]
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2, 3, 5])
+def test_a_run_that_ends_while_it_writes_leaves_the_earlier_set(
+    run: Run, labeled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    run("--target-size", "100", "--no-copies", "--test", "both")
+    folder = tmp_path / "training"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    left = [writes]
+
+    def failing(real: Callable[..., None]) -> Callable[..., None]:
+        def write(*told: Any) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise RuntimeError("the end")
+            real(*told)
+
+        return write
+
+    for name in ("write_lines", "write_report"):
+        monkeypatch.setattr(training_files, name, failing(getattr(training_files, name)))
+    flags = ["--labeled-file", str(labeled), "--output-dir", str(folder), "--target-size", "200", "--no-copies"]
+    with pytest.raises(RuntimeError, match="the end"):
+        select_training_set(flags)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_smaller_division_leaves_no_file_of_the_earlier_set(run: Run, tmp_path: Path) -> None:
+    run("--target-size", "100", "--no-copies", "--test", "both")
+    manifest = run("--target-size", "100", "--no-copies")
+    assert not (tmp_path / "training" / "test_covered.jsonl").exists()
+    parts = [read_ids(tmp_path / "training" / split["file"]) for split in manifest["splits"].values()]
+    assert len(set.union(*parts)) == sum(map(len, parts)) == 100
+
+
+def test_two_runs_do_not_write_into_one_folder(
+    labeled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--labeled-file", str(labeled), "--output-dir", str(tmp_path / "both"), "--target-size", "50"]
+    with only_writer(tmp_path / "both"):
+        assert select_training_set([*flags, "--no-copies"]) == 2
+    assert "both: another run is writing there" in capsys.readouterr().err.splitlines()[-1]
+    assert not list((tmp_path / "both").iterdir())

@@ -41,7 +41,7 @@ from ocr_sprint.ground_truth.training_set import (
 # %% auto #0
 __all__ = ['Aside', 'Reading', 'Task', 'folder_for', 'narrow', 'Pool', 'prepare', 'build']
 
-# %% ../../nbs/ground_truth/35b_training_task.ipynb #df283541
+# %% ../../nbs/ground_truth/35b_training_task.ipynb #a8c23b27
 @dataclass(frozen=True)
 class Aside:
     "What narrows the pool."
@@ -52,6 +52,12 @@ class Aside:
     other_labels: Path | None = None  # another oracle's
     level: Level | None = None  # only this third of the records
     seed: int = 42  # parts records that are equally difficult
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        "All that is read besides the labels."
+        named = (*self.exclude, self.frozen_test, self.predictions, self.other_labels)
+        return tuple(path for path in named if path is not None)
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,7 @@ def prepare(
     rows = np.array([row for row, found in enumerate(records.ids) if found in frozen], np.int64)
     return Pool(records, account, rows, errors, groups, tuple(notes))
 
-# %% ../../nbs/ground_truth/35b_training_task.ipynb #60a75ec5
+# %% ../../nbs/ground_truth/35b_training_task.ipynb #b243476e
 def build(
     pool: Pool,
     task: Task,
@@ -145,4 +151,5 @@ def build(
     "Divide and select; UsageError when the pool cannot give what is asked for."
     asked = pool.records, task.wish, task.division, pool.errors, pool.groups, natural, chosen
     made = build_around(pool.frozen, *asked) if len(pool.frozen) else build_training_set(*asked)
-    return made, Job(task.division, pool.account, pool.notes, pool.errors, bool(len(pool.frozen)))
+    frozen = bool(len(pool.frozen))
+    return made, Job(task.division, pool.account, pool.notes, pool.errors, frozen, task.aside.files)
