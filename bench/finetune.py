@@ -109,6 +109,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from transformers.utils.logging import disable_progress_bar
 
     from ocr_sprint.ground_truth.scores import ScoreScale
+    from ocr_sprint.training.finetune_memory import run_needs
     from ocr_sprint.training.finetune_model import check_model, find_machine, quiet, versions
     from ocr_sprint.training.finetune_plan import Plan, settings_of
     from ocr_sprint.training.finetune_run import begin
@@ -124,6 +125,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     settings = settings_of(plan, machine.gpu is not None)
     base = check_model(plan, machine)
     run = begin(plan, settings, machine)
+    needs = run_needs(base, run, given.tokens, DIMENSIONS)
     standard = Standard(np.zeros(DIMENSIONS), np.ones(DIMENSIONS))
     data = Data(rows(given.rows, given.tokens, 0), rows(settings.batch, given.tokens, 1), standard, ScoreScale())
     trainer = make_trainer(run, build_model(base, settings, DIMENSIONS, machine, 0), base, data)
@@ -150,6 +152,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "rows_per_second": round(tokens / given.tokens, 2),
         "tokens_per_second": round(tokens),
         "memory_gb": round(memory(), 2),
+        "memory_estimated_gb": round(needs[max(needs)].total / 1e9, 2),
         **share(machine.gpu, base, tokens, checkpointing),
         "versions": versions(),
     }

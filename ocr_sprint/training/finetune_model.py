@@ -17,8 +17,8 @@ from ..core.errors import DataError, UsageError
 from .finetune_plan import Mode, Plan, model_name
 
 # %% auto #0
-__all__ = ['PACKAGES', 'BEARABLE', 'require_torch', 'versions', 'quiet', 'Machine', 'find_machine', 'check_folder', 'read_config',
-           'load_weights', 'check_size', 'read_tokenizer', 'Base', 'check_model']
+__all__ = ['PACKAGES', 'BEARABLE', 'require_torch', 'versions', 'quiet', 'Machine', 'find_machine', 'check_folder', 'on_meta',
+           'read_config', 'load_weights', 'check_size', 'read_tokenizer', 'Base', 'check_model']
 
 # %% ../../nbs/training/21_finetune_model.ipynb #9fcf0df8
 PACKAGES = ("torch", "transformers", "peft", "accelerate")
@@ -111,13 +111,25 @@ def check_folder(
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
 
-# %% ../../nbs/training/21_finetune_model.ipynb #3cc64e4c
+# %% ../../nbs/training/21_finetune_model.ipynb #8e2fb34b
+def on_meta(
+    config: Any,  # transformers' own
+    mode: Mode,
+) -> Any:  # transformers' model
+    "A model without numbers."
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    loader = AutoModelForSequenceClassification if mode == "regression" else AutoModelForCausalLM
+    with torch.device("meta"):
+        return loader.from_config(config)
+
+
 def read_config(
     name: str,  # a folder, or an id of the hub
     mode: Mode,
 ) -> tuple[Any, int]:  # transformers' config, and the number of weights
     "A model's description; UsageError when there is none, DataError for a kind of model that cannot be trained so."
-    import torch
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -135,9 +147,7 @@ def read_config(
         )
     if getattr(config, "quantization_config", None):
         raise DataError(f"{name}: its weights are quantised; take the model as it was before that")
-    with torch.device("meta"):
-        model = loader.from_config(config)
-    return config, sum(weights.numel() for weights in model.parameters())
+    return config, sum(weights.numel() for weights in on_meta(config, mode).parameters())
 
 # %% ../../nbs/training/21_finetune_model.ipynb #691d8248
 def load_weights(
@@ -166,7 +176,7 @@ def load_weights(
         )
     return model
 
-# %% ../../nbs/training/21_finetune_model.ipynb #22b93f79
+# %% ../../nbs/training/21_finetune_model.ipynb #b31e8789
 BEARABLE = 1_000_000_000  # weights that a processor can train within hours
 
 
@@ -185,8 +195,8 @@ def check_size(
     needed = weights * (2 if machine.bf16 else 4) * 1.2
     if machine.gpu is not None and needed > machine.memory:
         raise UsageError(
-            f"{name}: has {billions}, about {needed / 1e9:.0f} GB to train, and {machine.gpu} has "
-            f"{machine.memory / 1e9:.0f} GB; take a smaller model or a larger GPU"
+            f"{name}: has {billions}, which need {needed / 1e9:.0f} GB with hardly anything beside them, and "
+            f"{machine.gpu} has {machine.memory / 1e9:.0f} GB; take a smaller model or a larger GPU"
         )
 
 # %% ../../nbs/training/21_finetune_model.ipynb #da96ae8f
