@@ -76,8 +76,8 @@ def _between_words(left: str, right: str) -> bool:
     numeral = left in _STROKES and right in _STROKES
     return left.isalnum() and right.isalnum() and not (left.isdigit() and right.isdigit()) and not numeral
 
-# %% ../../nbs/documents/11_spacing.ipynb #f9c91ae3
-_MARKS = ".,'`‘’·*~^_°-"
+# %% ../../nbs/documents/11_spacing.ipynb #ab38ba32
+_MARKS = ".,'`‘’·•*~^_°+-"
 
 
 def without_specks(
@@ -86,6 +86,7 @@ def without_specks(
     "The text without marks that are dust, with single spaces."
     text = re.sub(r"(?<=[A-Za-z]{4})[.'`‘’](?=[A-Za-z]{4}|\d)|(?<=[a-z]{4})\.(?=[a-z]{2})", " ", text)
     text = re.sub(rf"(?:(?<=\s)|^)[{re.escape(_MARKS)}]+(?=\s|$|[A-Za-z])", "", text)
+    text = re.sub(r"(?:(?<=\s)|^)[.'`‘’·•]+(?=\d)|(?<=;)[.,:'`]+(?=\s|$)", "", text)
     text = re.sub(r"(?<=[A-Z]{4})\.(?=\s+[A-Z])|(?<=[a-z]{4})[.'](?=\s+[a-z])", "", text)
     text = re.sub(r"(?<=[A-Za-z])['`‘’](?=[A-Za-z])", "", text)
     return " ".join(text.split())
