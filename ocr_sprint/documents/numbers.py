@@ -26,12 +26,12 @@ def read_roman(
     folded = re.sub(r"[l1|!i]", "I", text.strip()).replace("H", "II").upper()
     return folded if folded in ROMAN else None
 
-# %% ../../nbs/documents/03_numbers.ipynb #ec91e5ed
+# %% ../../nbs/documents/03_numbers.ipynb #e150f857
 _SLASH = r"\s*/[\s.,]*"
 _PREFIX = r"(?P<prefix>S\s?P\s?R\s?[IL1|]\s?N(?:[.\s-]*(?:GAS|LIDIK|SIDIK|DIK|TUGAS|HAN|KAP|GELEDAH|SITA))?)"
 _SERIAL = r"(?P<serial>[\dOoIl]{1,5}(?:[.-]?[A-Za-z]{1,2})?)?"
 _MONTH = r"(?P<month>[IVXlH1|!]{1,5})?"
-_CLASS = r"(?P<archive>[A-Z0$][A-Z0$]{1,3}\.?\s?[\d.,\sIlO]{0,10})"
+_CLASS = r"(?P<archive>[A-Z0$][A-Z0$]{1,3}[.:]?\s?[\d.,:\sIlO]{0,10})"
 _YEAR = r"(?P<year>(?:19|20|2O)[\dOo]{2})"
 _UNIT = r"(?P<unit>[A-Za-z0][A-Za-z .-]{1,20}[A-Za-z])"
 _NUMBER = re.compile(
@@ -84,7 +84,7 @@ def read_order_number(
         unit=re.sub(r"\s+", " ", found["unit"]).replace("0", "O") if found["unit"] else None,
     )
 
-# %% ../../nbs/documents/03_numbers.ipynb #7729a455
+# %% ../../nbs/documents/03_numbers.ipynb #665d4447
 def _prefix(printed: str) -> str:
     letters = re.sub(r"\s", "", printed)
     stroke = "I" if letters[:3].isupper() else "i"
@@ -94,11 +94,11 @@ def _prefix(printed: str) -> str:
 def _archive_class(printed: str | None) -> str | None:
     if printed is None:
         return None
-    compact = re.sub(r"\s", "", printed).replace(",", ".")
+    compact = re.sub(r"[,:]", ".", re.sub(r"\s", "", printed))
     head = re.match(r"[A-Za-z0$]{2,4}", compact)
     letters = head[0] if head else ""
     digits = compact[len(letters) :].translate(str.maketrans("IlO", "110"))
-    return letters.upper().translate(str.maketrans("0$", "OS")) + digits
+    return letters.upper().translate(str.maketrans("0Q$", "OOS")) + digits
 
 # %% ../../nbs/documents/03_numbers.ipynb #7ef0f2d0
 MONTHS = {
