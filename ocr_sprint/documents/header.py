@@ -177,7 +177,7 @@ def _day_and_month(text: str, end: datetime.date) -> datetime.date | None:
     except ValueError:
         return None
 
-# %% ../../nbs/documents/16_header.ipynb #5f73bff0
+# %% ../../nbs/documents/16_header.ipynb #4eaec087
 def read_signature(
     sections: Sections,
     recognised: bool,  # whether the text comes from OCR
@@ -190,6 +190,8 @@ def read_signature(
     yield from _rank_and_number(lines[anchor:])
     above = _typed(lines[:anchor], lines[anchor]) if recognised else lines[:anchor]
     start = _name_start(above)
+    if above and recognised and lines[anchor].middle - above[-1].middle > 3 * lines[anchor].height:
+        start = len(above)  # the name was not read: what stands higher is the office
     if name := above[start:]:
         yield Field("penandatangan.nama", tidy_name(text_of(name), recognised), _pieces(name))
     yield from _office(above[:start], recognised)
