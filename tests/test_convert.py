@@ -432,6 +432,58 @@ def test_other_folders_are_left_alone(store, tmp_path):
     assert convert(store, tmp_path / "empty", shape=in_schema_order).used == 3
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model_axolotl/adapter_model.safetensors",
+        "model_prompt_completion/checkpoint-10/optimizer.pt",
+        "messages/mine.jsonl",
+        "messages/test/notes.txt",
+        "notes.txt",
+        ".hidden",
+        "trl_dpo.yaml",
+    ],
+)
+def test_what_a_trainer_or_anybody_left_in_the_folder_is_not_lost(store, tmp_path, capsys, name):
+    fill(store, 5)
+    out = tmp_path / "out"
+    convert(store, out, shape=in_schema_order)
+    convert(store, out, shape=in_schema_order)
+    (out / name).parent.mkdir(exist_ok=True, parents=True)
+    (out / name).write_text("hours of work")
+    before = contents(out)
+    assert main(["--store", f"sqlite:///{tmp_path}/store.db", "--out", str(out)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert re.match(f"ocr_sprint convert: {out}/{name.partition('/')[0]}.*: is not of a conversion, and would be", said)
+    assert contents(out) == before
+
+
+def test_what_a_trainer_begins_while_letters_are_read_is_not_lost(store, tmp_path):
+    fill(store, 3)
+    out = tmp_path / "out"
+    convert(store, out, shape=in_schema_order)
+
+    def training(result):
+        (out / "model_axolotl").mkdir(exist_ok=True)
+        return in_schema_order(result)
+
+    with pytest.raises(UsageError, match="model_axolotl: is not of a conversion"):
+        convert(store, out, shape=training)
+    assert (out / "model_axolotl").is_dir()
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith("store.db")} == {"out"}
+
+
+@pytest.mark.parametrize("manifest", ["", "[]", "{}", '{"files": 3, "targets": []}', '{"files": [], "targets": ["x"]}'])
+def test_the_manifest_of_another_tool_is_none_of_ours(store, tmp_path, manifest):
+    fill(store, 3)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_text(manifest)
+    (tmp_path / "out" / "train.jsonl").write_text("paid for")
+    with pytest.raises(UsageError, match="is there already and holds no training data|is not of a conversion"):
+        convert(store, tmp_path / "out", shape=in_schema_order)
+    assert (tmp_path / "out" / "train.jsonl").read_text() == "paid for"
+
+
 def test_queued_documents_are_no_letters(store, tmp_path):
     from ocr_sprint.review.queue import submit
 

@@ -189,8 +189,33 @@ def _write_rows(
     places = {place: at for at, place in enumerate((form, split) for form in conversion.forms for split in SPLITS)}
     return tuple(files[place].written() for place in sorted(files, key=places.__getitem__))
 
-# %% ../../nbs/review/38_convert.ipynb #b04b4c19
+# %% ../../nbs/review/38_convert.ipynb #f7e5befe
 _MANIFEST = "manifest.json"
+_README, _LEFT_OUT = "README.md", "left_out.jsonl"
+
+
+def _ours(folder: Path) -> set[Path] | None:
+    "The files of an older conversion, as its manifest has them; None where there is no such manifest."
+    try:
+        manifest = orjson.loads((folder / _MANIFEST).read_bytes())
+        rows = {f"{file['format']}/{file['split']}.jsonl" for file in manifest["files"]}
+        settings = {name for target in manifest["targets"] for name in settings_files(target, (), 0)}
+    except (OSError, ValueError, TypeError, LookupError):
+        return None
+    return {Path(name) for name in {_MANIFEST, _README, _LEFT_OUT, GROUPS, FIRST_OUTPUTS, *rows, *settings}}
+
+
+def _see_replaceable(target: Path) -> None:
+    "UsageError where anything but an older conversion would be lost."
+    if not target.exists():
+        return
+    files = _ours(target) if target.is_dir() else None
+    if files is None and not (target.is_dir() and not any(target.iterdir())):
+        raise UsageError(f"{target}: is there already and holds no training data of ours; name another folder")
+    known = (files or set()).union(*(path.parents for path in files or ()))
+    for path in sorted(target.rglob("*")):
+        if path.relative_to(target) not in known:
+            raise UsageError(f"{path}: is not of a conversion, and would be lost; move it away, or name another folder")
 
 
 @contextmanager
@@ -198,8 +223,7 @@ def _new_folder(
     target: Path,
 ) -> Iterator[Path]:  # where to write
     "A folder that takes its place when the block ends well, and vanishes when it does not."
-    if target.exists() and not (target.is_dir() and ((target / _MANIFEST).is_file() or not any(target.iterdir()))):
-        raise UsageError(f"{target}: is there already and holds no training data of ours; name another folder")
+    _see_replaceable(target)
     token = secrets.token_hex(4)
     part, old = (target.with_name(f".{target.name}.{token}.{end}") for end in ("part", "old"))
     try:
@@ -208,6 +232,7 @@ def _new_folder(
         raise UsageError(f"{target}: cannot be made ({error.strerror})") from None
     try:
         yield part
+        _see_replaceable(target)  # a trainer may have begun meanwhile
         if target.exists():
             target.rename(old)
         try:
@@ -271,7 +296,7 @@ def _manifest(
         warnings=tuple(_warnings(conversion, collected, in_split)),
     )
 
-# %% ../../nbs/review/38_convert.ipynb #072d92bf
+# %% ../../nbs/review/38_convert.ipynb #d5db8689
 def _refuse_nothing(
     conversion: Conversion,
     collected: _Collected,
@@ -290,10 +315,10 @@ def convert(
     conversion: Conversion = Conversion(),
     shape: Shape = as_stored,  # brings a result into its schema's order; DataError when it does not fit
 ) -> Manifest:
-    "Write training data. DataError when no letter can be used, UsageError for a folder with other things in it."
+    "Write training data. DataError when no letter can be used, UsageError for a folder with anything else in it."
     with _new_folder(folder) as part:
         with tempfile.TemporaryFile(dir=part) as spool:
-            with atomic_writer(part / "left_out.jsonl") as left_out:
+            with atomic_writer(part / _LEFT_OUT) as left_out:
                 collected = _collect(store, conversion, shape, spool, left_out)
             _refuse_nothing(conversion, collected)
             spool.seek(0)
@@ -302,7 +327,7 @@ def convert(
         manifest = _manifest(conversion, collected, splits, files)
         longest = manifest.characters["longest"] + len(manifest.system_prompt)
         texts = {
-            "README.md": readme(manifest),
+            _README: readme(manifest),
             _MANIFEST: orjson.dumps(manifest, option=orjson.OPT_INDENT_2).decode() + "\n",
         }
         for target in conversion.targets:

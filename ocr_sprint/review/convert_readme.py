@@ -96,7 +96,7 @@ def _table(manifest: Manifest) -> list[str]:
     ]
     return [f"| rows | {' | '.join(SPLITS)} |", "|---" * 4 + "|", *lines]
 
-# %% ../../nbs/review/37_convert_readme.ipynb #2dae2562
+# %% ../../nbs/review/37_convert_readme.ipynb #25191251
 def readme(
     manifest: Manifest,
 ) -> str:
@@ -125,6 +125,8 @@ def readme(
             "system prompt:",
             "",
             f"> {manifest.system_prompt}",
+            "",
+            "`ocr_sprint convert` does not write a second time into a folder that holds a model; name another then.",
             "",
             "## Left out",
             "",
