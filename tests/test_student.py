@@ -351,38 +351,3 @@ def test_texts_without_a_word(made: Path, tmp_path: Path, run: Run) -> None:
     assert code == 0, said
     for words in (source, made / "test.jsonl"):
         assert run("predict", "--model", tmp_path / "model", "--source", words, "--output", out)[0] == 0
-
-
-def test_the_gate_never_calls_too_few_permutations_a_finding(tmp_path: Path, run: Run) -> None:
-    """However good the labels, so few could not show it; and twenty-six dimensions get as many as they need."""
-    clear = [{"id": str(n), "text": f"{'baik ' * (n % 9)}kata{n} lagi", "analysis": {}} for n in range(60)]
-    for n, line in enumerate(clear):
-        line["analysis"] = {f"d{place:02d}": float(n % 9) for place in range(26)}
-    labels = write(tmp_path / "labels.jsonl", clear)
-    words = ["learnability", "--labeled-file", labels, "--output", tmp_path / "page.md"]
-    for given in (0, -3, 518):
-        code, said = run(*words, "--permutations", given)
-        assert code == 2 and f"{given} permutations cannot show" in said and said.endswith("at least 519 are needed")
-    code, said = run(*words, "--strict")
-    assert code == 0, said
-    assert "26 of 26 dimensions can be learned" in (tmp_path / "page.md").read_text()
-
-
-@pytest.mark.parametrize(
-    "flags", [("--texts", -5), ("--texts", 29), ("--seed", -1)], ids=lambda f: "".join(map(str, f))
-)
-def test_the_gate_refuses_what_makes_no_sense(made: Path, run: Run, flags: tuple[str, int]) -> None:
-    code, said = run("learnability", "--labeled-file", made / "train.jsonl", *flags)
-    assert code == 2 and "at least 30, and the seed is not negative" in said
-
-
-def test_constant_labels_are_called_constant(tmp_path: Path, run: Run) -> None:
-    lines = list(fictitious_articles(60, seed=5, words=60))
-    for line in lines:
-        line["uplifting_analysis"] |= {"agency": 5, "justice": 5.5}
-    labels, page = write(tmp_path / "labels.jsonl", lines), tmp_path / "page.md"
-    code, said = run("learnability", "--labeled-file", labels, "--output", page, "--strict")
-    assert code == 3 and "no sign of learning" in said
-    rows = [line for line in page.read_text().splitlines() if line.startswith(("| agency", "| justice"))]
-    assert len(rows) == 2 and all("all labels are the same" in row and "1,328" not in row for row in rows)
-    assert "All labels of agency, justice are the same" in page.read_text()

@@ -23,7 +23,7 @@ from .train_student import names_of, scale_of
 # %% auto #0
 __all__ = ['main', 'learnability']
 
-# %% ../../nbs/tools/15a_learnability.ipynb #f6dbf436
+# %% ../../nbs/tools/15a_learnability.ipynb #3a38e50f
 def learnability(
     labeled_file: Sequence[Path] = (),  # labelled JSONL, also .gz or .zst; else the one below datasets
     output: Path | None = None,  # file for the report, .html or .md; standard output when missing
@@ -31,7 +31,7 @@ def learnability(
     dimensions: str | None = None,  # names with commas between them; else they are found
     scale: Sequence[float] = (),  # both ends of the scale; 0 and 10 when missing
     text: str | None = None,  # where the text is, when not under a usual name
-    permutations: int = 499,  # of the labels; the smallest p is 1 in so many
+    permutations: int | None = None,  # of the labels, at least 20 for each dimension; 499 or more when missing
     texts: int = 1500,  # that take part at most
     seed: int = 0,  # of what is drawn
     strict: bool = False,  # end with exit code 3 when a dimension cannot be learned

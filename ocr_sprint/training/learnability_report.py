@@ -66,20 +66,42 @@ def _figure(lessons: Sequence[Lesson]) -> Figure:
     caption = "Errors on texts left out, by the number of labels; dotted: the forecast, as far as it is given."
     return Figure(caption, {"data": data, "layout": layout})
 
-# %% ../../nbs/training/12_learnability_report.ipynb #d56c47f4
+# %% ../../nbs/training/12_learnability_report.ipynb #c2e99c8f
 def _verdict(lessons: Sequence[Lesson]) -> str:
     "What to do, in a sentence or two."
     good = [lesson for lesson in lessons if lesson.learnable]
-    bad = [lesson.dimension for lesson in lessons if not lesson.learnable]
+    bad = [lesson.dimension for lesson in lessons if not lesson.learnable and not lesson.same]
+    same = ", ".join(lesson.dimension for lesson in lessons if lesson.same)
+    flat = f" All labels of {same} are the same: there is nothing to learn or to test in them." if same else ""
+    if not bad and not good:
+        return f"{flat.strip()} Look at the prompt, and at whether the oracle saw the texts."
     if not good:
         return (
-            f"None of {len(lessons)} dimensions can be told from the texts better than from texts dealt out by lot. "
-            "Do not buy more of these labels: look at the prompt, and at whether the oracle saw the texts."
+            f"None of {len(bad)} dimensions can be told from the texts better than from texts dealt out by lot. "
+            f"Do not buy more of these labels: look at the prompt, and at whether the oracle saw the texts.{flat}"
         )
     helped = [lesson.dimension for lesson in good if any(f.change_high < -0.005 for f in forecasts(lesson))]
     text = f"{len(good)} of {len(lessons)} dimensions can be learned."
     text += f" No sign of it in {', '.join(bad)}: more labels of the same kind would be wasted there." if bad else ""
+    text += flat
     return text + (f" More labels would help {', '.join(helped)}." if helped else " More labels promise no gain.")
+
+
+def _dimensions(lessons: Sequence[Lesson]) -> Table:
+    "A row for each dimension."
+    rows: list[list[Value]] = [
+        [
+            x.dimension,
+            x.texts,
+            "all labels are the same" if x.same else x.learnable,
+            None if x.same else round(x.p, 3),
+            None if x.same else round(x.explained, 3),
+            round(x.error, 2),
+            round(x.constant, 2),
+        ]
+        for x in lessons
+    ]
+    return Table(["dimension", "texts", "learnable", "p", "explained", "error", "of the median"], rows)
 
 
 def learnability_report(
@@ -87,19 +109,6 @@ def learnability_report(
     notes: Sequence[str] = (),  # on the data
 ) -> Report:
     "What was found, as a page."
-    rows: list[list[Value]] = [
-        [
-            x.dimension,
-            x.texts,
-            x.learnable,
-            round(x.p, 3),
-            round(x.explained, 3),
-            round(x.error, 2),
-            round(x.constant, 2),
-        ]
-        for x in lessons
-    ]
-    columns = ["dimension", "texts", "learnable", "p", "explained", "error", "of the median"]
     ahead: list[list[Value]] = [
         [x.dimension, found.size, round(found.error, 2), f"{found.low:.2f} to {found.high:.2f}", _told(found)]
         for x in lessons
@@ -109,7 +118,7 @@ def learnability_report(
         "The error is that on texts left out of the training; p says how often labels dealt out by lot do as well, all "
         "dimensions considered together (Holm); *explained* is the share of the squared error of the mean."
     )
-    sections = [Section("Dimensions", how, Table(columns, rows))]
+    sections = [Section("Dimensions", how, _dimensions(lessons))]
     if any(x.curve is not None for x in lessons):
         sections.append(Section("Learning curves", _figure(lessons)))
     if ahead:
@@ -117,7 +126,7 @@ def learnability_report(
         sections.append(Section("More labels", note, Table(["dimension", "labels", "error", "95 %", "gain"], ahead)))
     return Report("Learnability", _verdict(lessons), [*sections, *([Section("Data", *notes)] if notes else [])])
 
-# %% ../../nbs/training/12_learnability_report.ipynb #1e467180
+# %% ../../nbs/training/12_learnability_report.ipynb #ce71e294
 def lessons_json(
     lessons: Sequence[Lesson],
 ) -> list[Json]:
@@ -127,8 +136,9 @@ def lessons_json(
             "dimension": x.dimension,
             "texts": x.texts,
             "learnable": x.learnable,
-            "p": x.p,
-            "explained": x.explained,
+            "all_the_same": x.same,
+            "p": None if x.same else x.p,
+            "explained": None if x.same else x.explained,
             "error": x.error,
             "constant": x.constant,
             "sizes": [] if x.curve is None else x.curve.sizes.tolist(),

@@ -1,0 +1,88 @@
+"""What students' commands claim: gates that cannot mislead, ranges that hold, suggestions that lose nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocr_sprint.tools.cli import main
+from ocr_sprint.training.fiction import fictitious_articles
+
+
+def write(path: Path, records: Sequence[Any]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command; its exit code, and what it said."""
+
+    def call(*words: object) -> tuple[int, str]:
+        capsys.readouterr()
+        code = main(list(map(str, words)))
+        return code, capsys.readouterr().err.strip()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student of two hundred articles; nobody may change it."""
+    folder, articles = tmp_path_factory.mktemp("claims"), list(fictitious_articles(260, seed=1, words=60))
+    train = write(folder / "train.jsonl", articles[:200])
+    write(folder / "test.jsonl", articles[200:])
+    assert main(["train_student", "--train-file", str(train), "--output", str(folder / "model")]) == 0
+    return folder
+
+
+def test_the_gate_never_calls_too_few_permutations_a_finding(tmp_path: Path, run: Run) -> None:
+    """However good the labels, so few could not show it; and twenty-six dimensions get as many as they need."""
+    words = ["sawah", "sungai", "gunung", "pasar", "kapal", "rumah", "hutan", "jalan", "kebun"]
+    clear = [
+        {
+            "id": str(n),
+            "text": f"{words[n % 9]} {words[n % 9]}lah di desa {n * 7919 % 1000} kata{n} lagi{n * 31} makan{n % 97}",
+            "analysis": {f"d{place:02d}": float(n % 9) for place in range(26)},
+        }
+        for n in range(60)
+    ]
+    labels = write(tmp_path / "labels.jsonl", clear)
+    command = ["learnability", "--labeled-file", labels, "--output", tmp_path / "page.md"]
+    for given in (0, -3, 518):
+        code, said = run(*command, "--permutations", given)
+        assert code == 2 and f"{given} permutations cannot show" in said and said.endswith("at least 519 are needed")
+    code, said = run(*command, "--strict")
+    assert code == 0, said
+    assert "26 of 26 dimensions can be learned" in (tmp_path / "page.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "flags", [("--texts", -5), ("--texts", 29), ("--seed", -1)], ids=lambda f: "".join(map(str, f))
+)
+def test_the_gate_refuses_what_makes_no_sense(made: Path, run: Run, flags: tuple[str, int]) -> None:
+    code, said = run("learnability", "--labeled-file", made / "train.jsonl", *flags)
+    assert code == 2 and "at least 30, and the seed is not negative" in said
+
+
+def test_constant_labels_are_called_constant(tmp_path: Path, run: Run) -> None:
+    lines = list(fictitious_articles(60, seed=5, words=60))
+    for line in lines:
+        line["uplifting_analysis"] |= {"agency": 5, "justice": 5.5}
+    labels, page = write(tmp_path / "labels.jsonl", lines), tmp_path / "page.md"
+    code, said = run("learnability", "--labeled-file", labels, "--output", page, "--strict")
+    assert code == 3 and "no sign of learning" in said
+    rows = [line for line in page.read_text().splitlines() if line.startswith(("| agency", "| justice"))]
+    assert len(rows) == 2 and all("all labels are the same" in row and "1,328" not in row for row in rows)
+    assert "All labels of agency, justice are the same" in page.read_text()
