@@ -576,7 +576,7 @@ def test_floors_that_bind_are_those_that_the_strategy_stays_below(labeled: Path)
 
 
 @pytest.mark.parametrize(
-    ("binding", "said"), [(1, "1 of 33 floors binds; it cost"), (2, "2 of 33 floors bind; together they cost")]
+    ("binding", "said"), [(1, "1 of 33 floors binds; it costs "), (2, "2 of 33 floors bind; together they cost ")]
 )
 def test_one_floor_is_spoken_of_as_one(labeled: Path, binding: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def some(chosen: Selection, free: Selection) -> list[FloorBin]:

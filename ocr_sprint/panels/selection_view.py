@@ -105,7 +105,7 @@ def _unmet(chosen: Selection) -> str:
     ways += ["draw fewer at random"] * (draw_size(chosen.wish) > 0)
     return f"Below floors {chosen.unmet:,} records are missing, most of all {most}: {', or '.join(ways)}."
 
-# %% ../../nbs/panels/12b_selection_view.ipynb #33439465
+# %% ../../nbs/panels/12b_selection_view.ipynb #d5831bd1
 _MOST = 8
 
 
@@ -126,8 +126,8 @@ def floors_shown(
         line = f"None of the {len(floors)} floors binds: the strategy meets them by itself."
     else:
         first = f" The {_MOST} that change most:" if len(binding) > _MOST else ""
-        do = "binds; it" if len(binding) == 1 else "bind; together they"
-        line = f"{len(binding)} of {len(floors)} floors {do} {costs}.{first}"
+        do = f"binds; it {costs.replace('cost', 'costs', 1)}" if len(binding) == 1 else f"bind; together they {costs}"
+        line = f"{len(binding)} of {len(floors)} floors {do}.{first}"
     rows = [
         [each.dimension, each.score]
         + [f"{count:,}" for count in (each.floor, each.available, each.freely, each.chosen)]
