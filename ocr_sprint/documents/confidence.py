@@ -13,18 +13,19 @@ from .header import Field
 # %% auto #0
 __all__ = ['field_confidence', 'overall_confidence']
 
-# %% ../../nbs/documents/19_confidence.ipynb #177b1792
+# %% ../../nbs/documents/19_confidence.ipynb #053dd73f
 _FLOOR = 0.002  # odds against a field of the text layer
-_WRONG_PER_SCORE = 0.6  # odds against a field per unit of missing score
+_WRONG_PER_SCORE = 0.05  # odds against one character per unit of missing score
 _REPAIR_WEIGHT = 4.0
 _FLAG_WEIGHT = 20.0
 _DOCUMENT_FLAG_WEIGHT = 3.0
 
 
 def _odds_against(field: Field) -> float:
-    "Before flags: from the worst score and the repairs."
+    "Before flags: from the worst score, the length and the repairs."
     score = min((piece.score for piece in field.pieces), default=1.0)
-    return (_FLOOR + _WRONG_PER_SCORE * (1 - score)) * _REPAIR_WEIGHT ** len(field.repairs)
+    unread = _WRONG_PER_SCORE * (1 - score) * len(str(field.value))
+    return (_FLOOR + unread) * _REPAIR_WEIGHT ** len(field.repairs)
 
 
 def field_confidence(
