@@ -246,7 +246,7 @@ def learning_curves(
         Section("Loss", Figure("Squared error of the standardised scores.", {"data": losses, "layout": title})),
     ]
 
-# %% ../../nbs/training/23b_finetune_report.ipynb #adf12102
+# %% ../../nbs/training/23b_finetune_report.ipynb #6bb7887c
 def _facts(run: Mapping[str, Any], facts: Mapping[str, Any]) -> list[Section]:
     files = [[file["split"], file["file"], file["sha256"]] for file in run["files"]]
     cut = ", ".join(f"{count} of {name}" for name, count in facts["cut"].items() if count)
@@ -261,7 +261,7 @@ def _facts(run: Mapping[str, Any], facts: Mapping[str, Any]) -> list[Section]:
         ),
         Section(
             "Training",
-            f"LoRA on `{run['model']}` (digest of its folder: `{run['base_sha256'][:16]}`), seed {run['seed']}, "
+            f"LoRA on `{run['model']}` (digest of the base: `{run['base_sha256'][:16]}`), seed {run['seed']}, "
             f"{settings}. The best weights are of step "
             f"{facts['best_step']}. {', '.join(f'{name} {number}' for name, number in used.items())}.",
         ),

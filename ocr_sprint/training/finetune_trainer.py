@@ -132,7 +132,7 @@ def trainer_arguments(
         **_on_machine(run, {field.name for field in dataclasses.fields(TrainingArguments)}),
     }
 
-# %% ../../nbs/training/22a_finetune_trainer.ipynb #b0b68504
+# %% ../../nbs/training/22a_finetune_trainer.ipynb #5eaf30f6
 LONGEST_WAIT = timedelta(days=1)  # of a process for the others
 _LOOKS = 40  # a second apart
 
@@ -147,6 +147,16 @@ def _appear(folder: Path, names: Collection[str], looks: int) -> bool:
     return False
 
 
+def _put(path: Path, looks: int) -> None:
+    "Write a token, as soon as its folder is seen; who does not find it will say so."
+    for look in range(looks):
+        if look:
+            time.sleep(1)
+        with suppress(OSError):
+            path.touch()
+            break
+
+
 def check_shared(
     run: Run,
 ) -> None:
@@ -157,10 +167,9 @@ def check_shared(
     from accelerate.utils import gather_object
 
     gpu = run.machine.gpu is not None
-    PartialState(cpu=not gpu, backend="nccl" if gpu else "gloo", timeout=LONGEST_WAIT)  # and so it stays
+    PartialState(cpu=not gpu, backend="nccl" if gpu else "gloo", timeout=LONGEST_WAIT).wait_for_everyone()
     mine = run.folder / f"node-{run.machine.rank}-{uuid4().hex}"
-    with suppress(OSError):
-        mine.touch()
+    _put(mine, _LOOKS)
     names = gather_object([mine.name])
     found = gather_object([(_appear(run.folder, names, _LOOKS), run.document["digest"])])
     with suppress(OSError):

@@ -64,7 +64,7 @@ def loss_curves(
     caption = f"The weights of step {best}, with the smallest validation loss, were kept."
     return Figure(caption, {"data": lines, "layout": layout})
 
-# %% ../../nbs/training/26a_sft_report.ipynb #a45ef3d6
+# %% ../../nbs/training/26a_sft_report.ipynb #d2c4af78
 @dataclass(frozen=True)
 class Trained:
     "What a model was made of."
@@ -94,7 +94,7 @@ def _made_of(made: Trained) -> list[Section]:
         ),
         Section(
             "Training",
-            f"LoRA on `{run['model']}` (digest of its folder: `{run['base_sha256'][:16]}`), seed {run['seed']}, "
+            f"LoRA on `{run['model']}` (digest of the base: `{run['base_sha256'][:16]}`), seed {run['seed']}, "
             f"{settings}. {versions}.",
         ),
         Section("Use", "Send the model the system prompt that it was trained with:", made.system_prompt),
