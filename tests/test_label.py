@@ -18,6 +18,7 @@ from ocr_sprint.ground_truth.label_decide import MOST_KEPT
 from ocr_sprint.ground_truth.label_journal import Journal, read_state
 from ocr_sprint.ground_truth.label_plan import Shard, journals
 from ocr_sprint.ground_truth.label_run import Terms
+from ocr_sprint.tools.batch_labeler import main as labeller_main
 
 pytestmark = pytest.mark.usefixtures("fictitious_keys", "little_jitter")
 
@@ -150,3 +151,88 @@ def test_a_damaged_journal_is_named(tmp_path: Path, serve: Serve) -> None:
     journal.write_bytes(journal.read_bytes().replace(b'{"kind"', b'{"kin', 1))
     with pytest.raises(DataError, match=r"journal\.jsonl, line 1: is no entry of a journal"):
         run(wanted)
+
+
+def _next_source(folder: Path, texts: dict[str, str]) -> str:
+    path = folder / "next.jsonl"
+    path.write_text("".join(json.dumps({"id": name, "content": text}) + "\n" for name, text in texts.items()))
+    return str(path)
+
+
+def test_another_source_into_the_same_folder_loses_no_label(tmp_path: Path, serve: Serve) -> None:
+    server = serve()
+    first = order(tmp_path, corpus(tmp_path, 20), server)
+    run(first)
+    path = tmp_path / "labels/uplifting/labeled_articles.jsonl"
+    before = path.read_bytes()
+    follow = replace(first, source=[_next_source(tmp_path, {"n-1": "One more well.", "n-2": "Yet one."})])
+    done = run(follow)
+    assert (done.asked, done.written.labelled, done.written.kept, done.written.dropped) == (2, 2, 20, 0)
+    assert path.read_bytes().startswith(before)
+    assert ids(follow)[-2:] == ["n-1", "n-2"]
+    both = path.read_bytes()
+    assert run(follow).asked == 0
+    assert path.read_bytes() == both, "the same sources give the same bytes"
+    back = run(first)
+    assert (back.asked, back.written.labelled, back.written.kept) == (0, 20, 2)
+    assert sorted(path.read_bytes().splitlines()) == sorted(both.splitlines())
+    summary = json.loads((path.parent / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["labelled"], summary["kept"], sum(summary["tiers"].values())) == (22, 2, 22)
+    assert server.mock.seen["answered"] == 22
+
+
+def test_a_smaller_target_and_another_sample_lose_no_label(tmp_path: Path, serve: Serve) -> None:
+    wanted = order(tmp_path, corpus(tmp_path, 30), serve())
+    run(wanted)
+    done = run(replace(wanted, target=10, seed=7))
+    assert (done.asked, done.written.labelled, done.written.kept) == (0, 10, 20)
+    assert len(ids(wanted)) == 30
+
+
+def test_labels_that_a_killed_run_did_not_write_are_there_after_another_source(tmp_path: Path, serve: Serve) -> None:
+    first = order(tmp_path, corpus(tmp_path, 6), serve())
+    run(first)
+    (tmp_path / "labels/uplifting/labeled_articles.jsonl").unlink()
+    done = run(replace(first, source=[_next_source(tmp_path, {"n-1": "One more well."})]))
+    assert (done.asked, done.written.labelled, done.written.kept) == (1, 1, 6)
+
+
+@pytest.mark.parametrize(
+    ("texts", "changes", "message"),
+    [
+        ({"n-1": "One more."}, {"llm": "server:other"}, "another model or prompt (6, such as a-00000)"),
+        ({"a-00003": "Another text."}, {}, "with other texts (1, such as a-00003)"),
+    ],
+    ids=["model", "same id"],
+)
+def test_an_order_that_would_lose_labels_sends_nothing(
+    tmp_path: Path, serve: Serve, texts: dict[str, str], changes: dict[str, Any], message: str
+) -> None:
+    server = serve()
+    first = order(tmp_path, corpus(tmp_path, 6), server)
+    run(first)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "labels/uplifting").iterdir()}
+    wanted = replace(first, source=[_next_source(tmp_path, texts)], **changes)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        run(wanted)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "labels/uplifting").iterdir()} == before
+    assert server.mock.seen["answered"] == 6
+    if not changes:
+        again = run(replace(wanted, refresh_plan=True))
+        assert (again.asked, again.written.labelled, again.written.kept, again.written.dropped) == (1, 1, 5, 1)
+
+
+def test_a_damaged_file_of_labels_is_named_and_not_written_over(tmp_path: Path, serve: Serve) -> None:
+    first = order(tmp_path, corpus(tmp_path, 6), serve())
+    run(first)
+    path = tmp_path / "labels/uplifting/labeled_articles.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"labeled_articles.jsonl, line 6: .*restore the file, or move it away"):
+        run(replace(first, source=[_next_source(tmp_path, {"n-1": "One more well."})]))
+
+
+def test_the_last_line_tells_what_stays_of_earlier_sources(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--filter", "filters/uplifting/v1", "--output-dir", str(tmp_path / "labels"), "--llm", "baseline"]
+    assert labeller_main([*common, "--source", corpus(tmp_path, 8)]) == 0
+    assert labeller_main([*common, "--source", _next_source(tmp_path, {"n-1": "One more well."})]) == 0
+    assert "labelled 1, and 8 of earlier sources stay in the file (" in capsys.readouterr().err

@@ -134,6 +134,7 @@ def _order_of(
         prices=order.prices,
         retry_quarantined=order.retry_quarantined,
         seconds=order.seconds,
+        join=False,
     )
 
 

@@ -23,7 +23,11 @@ from .cli import command
 # %% auto #0
 __all__ = ['main', 'batch_labeler']
 
-# %% ../../nbs/tools/06_batch_labeler.ipynb #13160542
+# %% ../../nbs/tools/06_batch_labeler.ipynb #b8d940d5
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def _go_on() -> str:
     "The command that goes on with this run."
     program, *words = sys.argv
@@ -47,25 +51,24 @@ def _report(
     "Say how it ended; DataError when no request can work, FlaggedError under `strict` for records set aside."
     written = done.written
     tiers = ", ".join(f"{name} {count}" for name, count in sorted(written.tiers.items()))
-    print(f"labelled {written.labelled}{f' of {total}' if total else ''} ({tiers}); ${done.spent:.2f}", file=sys.stderr)
+    kept = f", and {written.kept} of earlier sources stay in the file" if written.kept else ""
+    _say(f"labelled {written.labelled}{f' of {total}' if total else ''}{kept} ({tiers}); ${done.spent:.2f}")
+    if written.dropped:
+        _say(f"{written.dropped} earlier labels of these articles are not in the file any more; the journal holds them")
     if written.refused:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in written.refused.most_common())
-        print(f"set aside {written.refused.total()} ({reasons}); see quarantine.jsonl", file=sys.stderr)
+        _say(f"set aside {written.refused.total()} ({reasons}); see quarantine.jsonl")
     if done.ending == "fatal":
         raise DataError(f"no request can work: {done.detail}")
     if done.ending != "done":
         detail = f" ({done.detail})" if done.detail else ""
-        print(f"{_WHY[done.ending]}{detail}; go on with:\n  {_go_on()}", file=sys.stderr)
+        _say(f"{_WHY[done.ending]}{detail}; go on with:\n  {_go_on()}")
         return 130
     if strict and (written.refused or written.missing):
         raise FlaggedError(f"{written.refused.total()} records were set aside and {written.missing} have no label")
     return 0
 
-# %% ../../nbs/tools/06_batch_labeler.ipynb #667cc686
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
+# %% ../../nbs/tools/06_batch_labeler.ipynb #333de160
 def _own_model(folder: Path) -> str:
     "The model that the filter's author names; UsageError when there is none."
     named = load_filter(folder).config.oracle
