@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ocr_sprint.tools.cli import main
 from ocr_sprint.training.fiction import fictitious_articles
+from ocr_sprint.training.learnability import LearningCurve, fit_curve
 
 
 def write(path: Path, records: Sequence[Any]) -> Path:
@@ -86,3 +88,16 @@ def test_constant_labels_are_called_constant(tmp_path: Path, run: Run) -> None:
     rows = [line for line in page.read_text().splitlines() if line.startswith(("| agency", "| justice"))]
     assert len(rows) == 2 and all("all labels are the same" in row and "1,328" not in row for row in rows)
     assert "All labels of agency, justice are the same" in page.read_text()
+
+
+def test_a_forecast_allows_for_a_curve_that_flattens() -> None:
+    """Errors that fell evenly at each doubling, and then by half as much: nothing in the sizes at hand foretells it."""
+    spread = np.random.default_rng(0).normal(0, 0.3, 240)
+    errors = np.array([1.82, 1.69, 1.55, 1.42])[:, None] + spread + np.random.default_rng(1).normal(0, 0.05, (4, 240))
+    sizes = np.array([30.0, 60, 120, 240])
+    rows = [np.arange(240), *(np.random.default_rng(seed).integers(0, 240, 240) for seed in range(200))]
+    means = np.array([errors[:, row].mean(axis=1) for row in rows])
+    told = LearningCurve(sizes, means[0], fit_curve(sizes, means), means[:, -2:]).forecast(480)
+    assert told.change < -0.09  # the fitted curve goes on
+    assert told.change_low < -0.105 and told.change_high > -0.065
+    assert told.low < 1.30 and told.high > 1.38

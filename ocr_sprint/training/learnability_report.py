@@ -16,7 +16,7 @@ from .learnability import FARTHEST, Forecast, LearningCurve, Lesson
 # %% auto #0
 __all__ = ['forecasts', 'learnability_report', 'lessons_json']
 
-# %% ../../nbs/training/12_learnability_report.ipynb #daaca336
+# %% ../../nbs/training/12_learnability_report.ipynb #fc1bfe1e
 def forecasts(
     lesson: Lesson,
 ) -> list[Forecast]:  # none when there was no curve, or nothing to learn
@@ -27,11 +27,15 @@ def forecasts(
     return [lesson.curve.forecast(int(factor * last)) for factor in (1.5, 2.0, FARTHEST)]
 
 
+_LEAST = 0.005  # points; a smaller change is none
+
+
 def _told(found: Forecast) -> str:
     "The change in words."
-    if found.change_high >= -0.005:
+    if found.change >= -_LEAST:
         return "none to be seen"
-    return f"{found.change:+.2f} ({found.change_low:+.2f} to {found.change_high:+.2f})"
+    told = f"{found.change:+.2f} ({found.change_low:+.2f} to {found.change_high:+.2f})"
+    return told if found.change_high < -_LEAST else f"{told}, uncertain"
 
 # %% ../../nbs/training/12_learnability_report.ipynb #6c309cb0
 def _line(curve: LearningCurve, name: str, color: str) -> list[dict[str, Json]]:
@@ -66,7 +70,7 @@ def _figure(lessons: Sequence[Lesson]) -> Figure:
     caption = "Errors on texts left out, by the number of labels; dotted: the forecast, as far as it is given."
     return Figure(caption, {"data": data, "layout": layout})
 
-# %% ../../nbs/training/12_learnability_report.ipynb #c2e99c8f
+# %% ../../nbs/training/12_learnability_report.ipynb #8098fadd
 def _verdict(lessons: Sequence[Lesson]) -> str:
     "What to do, in a sentence or two."
     good = [lesson for lesson in lessons if lesson.learnable]
@@ -80,11 +84,15 @@ def _verdict(lessons: Sequence[Lesson]) -> str:
             f"None of {len(bad)} dimensions can be told from the texts better than from texts dealt out by lot. "
             f"Do not buy more of these labels: look at the prompt, and at whether the oracle saw the texts.{flat}"
         )
-    helped = [lesson.dimension for lesson in good if any(f.change_high < -0.005 for f in forecasts(lesson))]
+    helped = [x.dimension for x in good if any(f.change_high < -_LEAST for f in forecasts(x))]
+    ahead = [x for x in good if x.dimension not in helped]
+    perhaps = ", ".join(x.dimension for x in ahead if any(f.change < -_LEAST for f in forecasts(x)))
     text = f"{len(good)} of {len(lessons)} dimensions can be learned."
     text += f" No sign of it in {', '.join(bad)}: more labels of the same kind would be wasted there." if bad else ""
     text += flat
-    return text + (f" More labels would help {', '.join(helped)}." if helped else " More labels promise no gain.")
+    text += f" More labels would help {', '.join(helped)}." if helped else ""
+    text += f" More labels may help {perhaps}." if perhaps else ""
+    return text if helped or perhaps else f"{text} More labels promise no gain."
 
 
 def _dimensions(lessons: Sequence[Lesson]) -> Table:
@@ -122,8 +130,11 @@ def learnability_report(
     if any(x.curve is not None for x in lessons):
         sections.append(Section("Learning curves", _figure(lessons)))
     if ahead:
-        note = f"Beyond {FARTHEST:g} times the labels at hand nothing is said: the curve was not measured there."
-        sections.append(Section("More labels", note, Table(["dimension", "labels", "error", "95 %", "gain"], ahead)))
+        note = (
+            "The ranges reach from a curve that goes on falling as it did (*error*, and the end with the larger gain) "
+            f"to one that flattens. Beyond {FARTHEST:g} times the labels at hand nothing is said."
+        )
+        sections.append(Section("More labels", note, Table(["dimension", "labels", "error", "range", "change"], ahead)))
     return Report("Learnability", _verdict(lessons), [*sections, *([Section("Data", *notes)] if notes else [])])
 
 # %% ../../nbs/training/12_learnability_report.ipynb #ce71e294
