@@ -265,6 +265,7 @@ def test_over_the_service(store: Store, folder: Path, tmp_path: Path) -> None:
         server.should_exit = True
         thread.join()
     wait_until(lambda: any("does not answer" in problem for problem in question("state")["problems"]))
+    assert "saved" not in str(question("state")["problems"]), "it was only asked"
 
 
 class Slow(StoreBoard):

@@ -54,7 +54,7 @@ def refusal(
         return ConflictError(message, error.get("version") or 0, current[0].get("field_path"), current[0].get("value"))
     return _REFUSALS.get(code, DataError)(message)
 
-# %% ../../nbs/panels/03_remote.ipynb #8a72db42
+# %% ../../nbs/panels/03_remote.ipynb #9a4ff912
 @dataclass(frozen=True)
 class Service:
     "An address and the token for it."
@@ -79,11 +79,12 @@ class Service:
         except HTTPError as error:
             raise refusal(error.code, error.read()) from None
         except URLError as error:  # it was not reached
-            raise DataError(f"{self.address} does not answer: {error}; nothing was saved") from None
+            kept = "" if data is None else "; nothing was saved"
+            raise DataError(f"{self.address} does not answer: {error}{kept}") from None
         except (OSError, HTTPException) as error:
             why = str(error) or type(error).__name__
-            told = f"{self.address} broke off: {why}; look whether it was done before you do it again"
-            raise DataError(told) from None
+            done = "" if data is None else "; look whether it was done before you do it again"
+            raise DataError(f"{self.address} broke off: {why}{done}") from None
 
     def json(self, path: str, body: Any = None, version: int | None = None) -> Any:
         "One request whose answer is JSON."
