@@ -55,8 +55,9 @@ test-browser: $(READY)  ## the panels in a real JupyterLab; needs Chromium and n
 docs: $(READY)  ## the documentation site in _site/html, offline, warnings as errors
 	$(BIN)/python scripts/docs.py
 
+# Jupyter's news would cover the panel's last line, and ask a closed network for what it does not have.
 lab: $(READY)  ## JupyterLab on the review panel, over the demo's letters where there are some
-	$(BIN)/jupyter lab --notebook-dir=nbs --LabApp.default_url=/lab/tree/tutorials/00_review.ipynb $(AS_ROOT)
+	$(BIN)/jupyter lab --notebook-dir=nbs --LabApp.news_url=None --LabApp.default_url=/lab/tree/tutorials/00_review.ipynb $(AS_ROOT)
 
 freeze: $(READY)  ## write the versions of .venv, once they pass, into constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -vxFf constraints-train.txt > constraints.txt

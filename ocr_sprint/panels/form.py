@@ -35,7 +35,7 @@ class FormField(NamedTuple):
     long: bool = False  # takes several lines
 
 
-_LONG = ("perihal", "judul", "jabatan", "keterangan", "nama")
+_LONG = ("perihal", "judul", "jabatan", "keterangan", "nama", "atas_nama")
 _KINDS: Mapping[Any, Kind] = {str: "text", int: "number", datetime.date: "date", bool: "yes_no"}
 
 

@@ -10,6 +10,7 @@ const NEAR = 20; // letters before the end of the list at which its next part is
 const steps = (path) => path.match(/[^.[\]]+|\[\d+\]/g).map((part) => (part[0] === "[" ? Number(part.slice(1, -1)) : part));
 const valueAt = (root, path) => steps(path).reduce((part, step) => (part === null || part === undefined ? null : part[step]), root);
 const shown = (value) => (value === null || value === undefined ? "" : String(value));
+const spoken = (text) => text.replace(/(?<=\w)\[(\d+)\](\.?)/g, (_, n, dot) => ` row ${Number(n) + 1}${dot && ", "}`); // people count from 1
 const percent = (value) => `${Math.round(100 * value)} %`;
 const listOf = (path) => (path.includes("[") ? path.slice(0, path.indexOf("[")) : null);
 const same = (left, right) => JSON.stringify(left) === JSON.stringify(right);
@@ -198,6 +199,7 @@ class Screen {
   }
 
   toggle(node, button) {
+    if (node.hidden) this.folded();
     node.hidden = !node.hidden;
     button.setAttribute("aria-expanded", String(!node.hidden));
   }
@@ -269,7 +271,7 @@ class Screen {
     else {
       this.desk = null;
       this.title.textContent = "";
-      this.message("No letters wait here.");
+      this.message(this.wanted.mode === "second" ? "No letters wait here. Your own are not among them: somebody else reviews those a second time." : "No letters wait here.");
       this.count();
     }
   }
@@ -335,7 +337,7 @@ class Screen {
   showPractice(filename, outcome) {
     const errors = outcome ?? [];
     const missed = errors.filter((error) => !error.caught);
-    const items = missed.map(({ field_path: path, planted, right }) => make("li", {}, make("strong", {}, path), `: “${planted}” stood there for “${right}”`));
+    const items = missed.map(({ field_path: path, planted, right }) => make("li", {}, make("strong", {}, spoken(path)), `: “${planted}” stood there for “${right}”`));
     const told = !outcome ? [] : [make("span", {}, !errors.length ? `${filename}: nothing was planted here.` : missed.length ? `${filename}: you missed ${missed.length} of ${errors.length} planted error${errors.length === 1 ? "" : "s"}.`
       : `${filename}: you caught ${errors.length === 1 ? "the planted error" : `all ${errors.length} planted errors`}.`), ...(items.length ? [make("ul", {}, ...items)] : [])];
     this.practice.className = missed.length ? "practice missed" : "practice";
@@ -364,6 +366,7 @@ class Screen {
 
   list(change) {
     this.leave();
+    this.practice.replaceChildren();
     this.drafts.clear(); // the kernel has them
     this.problems.clear();
     this.desk = null;
@@ -542,10 +545,11 @@ class Screen {
     this.approve.textContent = sheet.mode === "second" ? "Hand in second review" : sheet.mode === "conflict" ? "Decide and approve" : "Approve";
     this.saveOnly.hidden = sheet.mode === "second";
     this.renderForm();
+    this.fields.scrollTop = this.viewer.scrollTop = 0; // each letter begins at its head
     this.draw();
     this.say("", true);
     const problem = this.problems.get(id);
-    if (problem) this.say(`Not saved: ${problem.message}`, true);
+    if (problem) this.say(`Not saved: ${spoken(problem.message)}`, true);
     this.focusFirst(problem?.message.split(":")[0]);
     const from = this.started;
     requestAnimationFrame(() => requestAnimationFrame(() => {
@@ -622,7 +626,7 @@ class Screen {
       make("td", { class: "buttons" }, ...this.rowButtons(section.path, n, rows.length))));
     const more = hidden ? make("button", { type: "button", onclick: () => { this.wide = true; this.again(this.focus); } }, `${hidden} empty columns`) : null;
     const add = make("button", { type: "button", title: "Alt+N", onclick: () => this.addRow(section.path, rows.length) }, "Add a row");
-    return make("section", {}, heading, make("div", { class: "scroll" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...body))), add, " ", more);
+    return make("section", {}, heading, make("div", { class: "scroll rows" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...body))), add, " ", more);
   }
 
   texts(section, rows, heading) {
@@ -659,7 +663,7 @@ class Screen {
       node = make("textarea", { ...attributes, rows: 1 });
       node.value = shown(value);
     } else {
-      const placeholder = field.kind === "date" ? "2025-01-14" : null;
+      const placeholder = field.kind === "date" ? "YYYY-MM-DD" : null;
       node = make("input", { ...attributes, type: "text", placeholder, inputmode: field.kind === "number" ? "numeric" : null });
       node.value = shown(value);
     }
@@ -719,7 +723,7 @@ class Screen {
     if (!this.desk.ops.some((each) => each.wrong)) this.say("", true);
     this.input(op.path)?.classList.toggle("odd", odd.length > 0);
     if (this.focus === op.path) this.describe(op.path);
-    else if (odd.length) this.say(`${op.path}: ${odd.join("; ")}`);
+    else if (odd.length) this.say(`${spoken(op.path)}: ${odd.join("; ")}`);
     this.renderTrail();
   }
 
@@ -757,7 +761,7 @@ class Screen {
     this.desk.rebuild();
     this.tell();
     this.again(op.path);
-    return this.say(`Undone: ${op.path}`);
+    return this.say(`Undone: ${spoken(op.path)}`);
   }
 
   // ---------------------------------------------------------------- what happened, and where people differ
@@ -766,7 +770,7 @@ class Screen {
     if (!this.desk || !this.trail) return;
     const { sheet, ops } = this.desk;
     const words = { set: (op) => `${shown(op.old) || "–"} → ${shown(op.value) || "–"}`, add: () => "added", remove: () => "deleted", move: (op) => `moved to ${op.value + 1}` };
-    const unsaved = ops.map((op) => make("li", { class: "unsaved" }, make("strong", {}, `${op.path}: ${words[op.op](op)}`), ` (${op.reason ?? op.guess ?? "…"}) not saved`,
+    const unsaved = ops.map((op) => make("li", { class: "unsaved" }, make("strong", {}, `${spoken(op.path)}: ${words[op.op](op)}`), ` (${op.reason ?? op.guess ?? "…"}) not saved`,
       ...(op.odd ?? []).map((text) => make("em", {}, ` ${text}`))));
     const saved = sheet.trail.map((entry) => make("li", {}, `${entry.at.slice(0, 16).replace("T", " ")} ${entry.by}: ${entry.what}`));
     const standing = sheet.trail.some((entry) => entry.kind === "events");
@@ -777,7 +781,7 @@ class Screen {
 
   clashes(sheet) {
     const { clashing } = this.problems.get(sheet.job_id);
-    const rows = clashing.map((op) => make("li", {}, make("strong", {}, op.path), ` you: ${shown(op.value) || op.op}; now: ${shown(valueAt(sheet.result, op.path)) || "–"}`));
+    const rows = clashing.map((op) => make("li", {}, make("strong", {}, spoken(op.path)), ` you: ${shown(op.value) || op.op}; now: ${shown(valueAt(sheet.result, op.path)) || "–"}`));
     return make("section", { class: "clash", "aria-label": "Changed by somebody else" }, make("h3", {}, "Somebody else was faster"),
       make("p", {}, "These of your changes do not fit any more. Do again what still holds."), make("ul", {}, ...rows));
   }
@@ -788,7 +792,7 @@ class Screen {
       const taken = () => this.desk.ops.find((op) => op.about === field.field_path);
       const choice = (label, other) => make("button", { type: "button", class: "small", "aria-pressed": String(Boolean(taken()) === other), "aria-label": `${label}: ${field.field_path}`,
         "data-choice": `${label}: ${field.field_path}`, onfocus: () => this.look(field.field_path), onclick: () => { this.take(field, other); } }, label);
-      const name = field.field_path.split(/(?=\.)/).flatMap((part) => [make("wbr"), part]);
+      const name = spoken(field.field_path).split(/(?=\.)/).flatMap((part) => [make("wbr"), part]);
       return make("tr", {}, make("th", { scope: "row" }, ...name), text(field.pipeline), text(field.first), text(field.second),
         make("td", { class: "buttons" }, choice("First", false), choice("Second", true)));
     });
@@ -920,7 +924,7 @@ class Screen {
     const known = this.desk.known(path);
     const sure = known ? sheet.sure[known] : undefined;
     const op = ops.find((each) => each.path === path);
-    const parts = [make("strong", {}, path), sure === undefined ? "" : ` ${this.sureness(sure)}`];
+    const parts = [make("strong", {}, spoken(path)), sure === undefined ? "" : ` ${this.sureness(sure)}`];
     for (const why of (known && sheet.flags[known]) || []) parts.push(make("span", { class: "flag" }, why));
     for (const why of op?.odd ?? []) parts.push(make("span", { class: "flag" }, why));
     if (known && sheet.corrected.includes(known)) parts.push(make("span", { class: "tag" }, "corrected before"));
@@ -954,7 +958,7 @@ class Screen {
     if (!approve && !ops.length) return this.say("Nothing to save.");
     const wrong = ops.find((op) => op.wrong);
     if (wrong) {
-      this.say(`Not saved: ${wrong.path}: ${wrong.odd.join("; ")}`, true);
+      this.say(`Not saved: ${spoken(wrong.path)}: ${wrong.odd.join("; ")}`, true);
       return this.input(wrong.path)?.focus();
     }
     const id = `${this.uid}-${Date.now()}-${this.pending.size}`;
@@ -1070,7 +1074,7 @@ class Screen {
       this.at = at;
       this.show();
       this.want();
-    } else this.notice(id, `Not saved: ${filename}. ${message.message}`);
+    } else this.notice(id, `Not saved: ${filename}. ${spoken(message.message)}`);
   }
 
   // ---------------------------------------------------------------- keys
@@ -1080,11 +1084,18 @@ class Screen {
     event.stopPropagation();
     if (event.isComposing) return;
     const typing = event.target.matches?.("input, textarea, select");
-    const action = event.ctrlKey || event.metaKey ? this.controlKey(event) : event.altKey ? this.altKey(event) : typing ? this.fieldKey(event) : this.pageKey(event);
+    const action = event.key === "Escape" && this.folded() ? () => {} : event.ctrlKey || event.metaKey ? this.controlKey(event) : event.altKey ? this.altKey(event) : typing ? this.fieldKey(event) : this.pageKey(event);
     if (action) {
       event.preventDefault();
       if (!event.repeat || action.repeat) action();
     }
+  }
+
+  /** Close what lies open above the letter; whether anything did. */
+  folded() {
+    const open = [[this.help, this.keysButton], [this.own, this.ownButton]].filter(([node]) => !node.hidden);
+    for (const [node, button] of open) this.toggle(node, button);
+    return open.length > 0;
   }
 
   controlKey(event) {

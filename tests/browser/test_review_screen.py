@@ -280,3 +280,52 @@ def test_where_there_are_no_tokens_a_name_is_said_to_be_all(page: Page, store: S
     own = next(message for message, _ in wire.heard if message["kind"] == "own")
     wire.tell({**own, "own": {**own["own"], "by_name": False}})
     expect(note).to_contain_text("Only you see these figures.")
+
+
+def test_each_letter_begins_at_its_head(page: Page, store: Store) -> None:
+    for number in (1, 2):
+        add_letter(store, number, people=30)
+    wire = Wire(page, store)
+    form = page.locator(".fields")
+    form.evaluate("(node) => { node.scrollTop = 600; }")
+    assert form.evaluate("(node) => node.scrollTop") > 0
+    wire.press("Alt+PageDown")
+    wire.carry()
+    expect(page.locator(".where")).to_contain_text("2 of 2")
+    expect(form.locator("[data-path]").first).to_be_visible()
+    assert form.evaluate("(node) => node.scrollTop") == 0
+
+
+def test_rows_are_counted_from_one_before_people(page: Page, store: Store) -> None:
+    add_letter(store, 1, doubtful=("personel[1].nama",))
+    wire = Wire(page, store)
+    expect(page.locator(".detail")).to_contain_text("personel row 2, nama")
+    wire.field("personel[1].nama").fill("GITA PERMATA")
+    wire.press("Tab")
+    wire.carry()
+    expect(page.get_by_role("region", name="Audit trail")).to_contain_text("personel row 2, nama: ")
+
+
+def test_escape_closes_what_lies_open_first_and_only_one_thing_lies_open(page: Page, store: Store) -> None:
+    add_letter(store, 1)
+    wire = Wire(page, store)
+    keys, yours = page.get_by_role("button", name="Keys"), page.get_by_role("button", name="Yours")
+    keys.click()
+    expect(page.locator(".help")).to_be_visible()
+    yours.click()
+    expect(page.locator(".help")).to_be_hidden()
+    expect(page.locator(".own")).to_be_visible()
+    wire.field("header.perihal").focus()
+    wire.press("Escape")
+    expect(page.locator(".own")).to_be_hidden()
+    expect(yours).to_have_attribute("aria-expanded", "false")
+    expect(wire.field("header.perihal")).to_be_focused()
+
+
+def test_an_empty_second_review_says_whose_letters_are_not_in_it(page: Page, store: Store) -> None:
+    job_id = add_letter(store, 1)
+    store.approve(job_id, by="reviewer-a", expected_version=None)
+    wire = Wire(page, store)
+    page.get_by_label("Kind of review").select_option("second")
+    wire.carry()
+    expect(page.locator(".fields")).to_contain_text("Your own are not among them")
