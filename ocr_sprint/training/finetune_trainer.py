@@ -132,7 +132,7 @@ def trainer_arguments(
         **_on_machine(run, {field.name for field in dataclasses.fields(TrainingArguments)}),
     }
 
-# %% ../../nbs/training/22a_finetune_trainer.ipynb #5eaf30f6
+# %% ../../nbs/training/22a_finetune_trainer.ipynb #08d49c1d
 LONGEST_WAIT = timedelta(days=1)  # of a process for the others
 _LOOKS = 40  # a second apart
 
@@ -156,7 +156,7 @@ def _put(path: Path, looks: int) -> None:
             path.touch()
             break
 
-
+# %% ../../nbs/training/22a_finetune_trainer.ipynb #104b78be
 def check_shared(
     run: Run,
 ) -> None:
