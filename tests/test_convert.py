@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import re
 import sqlite3
 import sys
@@ -342,6 +343,63 @@ def test_copies_are_known_by_text_and_by_number():
     assert unit[0] == group_keys("1", "Surat", header, "satuan")[0]
 
 
+def worn(text, seed, rate=0.02):
+    """As another scan reads it."""
+    dice = random.Random(seed)
+    return "".join(dice.choice("abcdeilos015") if char.isalnum() and dice.random() < rate else char for char in text)
+
+
+def scanned_twice(tmp_path, second, text_of_second):
+    """Twenty letters without a legible date, each read from two scans, converted; ids by letter."""
+    with open_store(f"sqlite:///{tmp_path}/twice.db", clock=Ticking()) as store:
+        ids = []
+        for seed in range(20):
+            truth = result_data(fictitious(seed))
+            truth["header"]["tanggal"] = None
+            other = {**truth, "header": {**truth["header"], **second}}
+            text = text_of(truth) + text_of(result_data(fictitious(1000 + seed)))  # as long as a page's
+            scans = [(truth, text), (other, text_of_second(text, seed))]
+            ids.append(
+                [
+                    add_letter(
+                        store, seed, result=result, ocr_text=read, document_sha256=sha256_hex(f"{seed}/{n}".encode())
+                    )
+                    for n, (result, read) in enumerate(scans)
+                ]
+            )
+        convert(store, tmp_path / "out", Conversion(division=Division(0.5, 0.25, 0.25)), in_schema_order)
+    lines = (tmp_path / "out" / "groups.jsonl").read_text().splitlines()
+    groups = {row["id"]: (row["split"], row["group"]) for row in map(json.loads, lines)}
+    return [[groups[name] for name in pair] for pair in ids]
+
+
+@pytest.mark.parametrize(
+    ("second", "text_of_second"),
+    [
+        ({}, lambda text, _seed: text.replace("a", "4").replace("e", "c").replace("n", "m")),  # the answer is the same
+        ({"perihal": None, "nomor_sprint": None}, worn),  # the text is nearly the same
+    ],
+)
+def test_two_scans_of_a_letter_without_a_date_stay_together(tmp_path, second, text_of_second):
+    pairs = scanned_twice(tmp_path, second, text_of_second)
+    assert all(one == other for one, other in pairs)
+    assert len({one[1] for one, _ in pairs}) == 20  # and letters that are no copies do not
+    assert len({one[0] for one, _ in pairs}) == 3
+
+
+def test_forms_that_only_look_alike_are_said_and_can_be_told_apart(store, tmp_path, capsys):
+    form = " ".join(f"{place}. melaksanakan tugas {place * 7} di wilayah" for place in range(30))
+    for seed in range(20):
+        add_letter(store, seed, ocr_text=f"Nomor {seed}\n{form}")
+    words = ["--store", f"sqlite:///{tmp_path}/store.db", "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    assert "note: 20 of 20 letters are one group" in (said := capsys.readouterr().err)
+    assert "--no-copies" in said
+    assert main([*words, "--no-copies"]) == 0
+    assert "one group" not in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["groups"] == 20
+
+
 @pytest.mark.parametrize("shares", [(0.8, 0.1, 0.2), (1.2, -0.1, -0.1), (0, 0, 0), (float("nan"), 0.5, 0.5)])
 def test_shares_that_are_no_whole_are_refused(shares):
     with pytest.raises(UsageError, match="do not add up to 1"):
@@ -479,7 +537,7 @@ def test_the_manifest_of_another_tool_is_none_of_ours(store, tmp_path, manifest)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "manifest.json").write_text(manifest)
     (tmp_path / "out" / "train.jsonl").write_text("paid for")
-    with pytest.raises(UsageError, match="is there already and holds no training data|is not of a conversion"):
+    with pytest.raises(UsageError, match=r"is there already and holds no training data|is not of a conversion"):
         convert(store, tmp_path / "out", shape=in_schema_order)
     assert (tmp_path / "out" / "train.jsonl").read_text() == "paid for"
 

@@ -11,6 +11,9 @@ import yaml
 from convert_samples import fill, in_schema_order
 
 from ocr_sprint.core.errors import DataError, UsageError
+from ocr_sprint.core.files import file_sha256
+from ocr_sprint.documents.fiction import fictitious
+from ocr_sprint.documents.letter import result_data
 from ocr_sprint.review.convert import Conversion, convert
 from ocr_sprint.review.convert_examples import Choice
 from ocr_sprint.review.convert_formats import FORMATS
@@ -217,6 +220,54 @@ def test_a_letter_that_was_moved_is_found_though_everything_says_it_belongs_ther
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match=r"id another-scan: it leaks: .* in train has the same text"):
         preflight(folder)
+
+
+def rewritten(folder, form, change):
+    """Change rows, given with their split and place, and the manifest too."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for file in manifest["files"]:
+        if file["format"] == form:
+            rows = [json.loads(line) for line in lines(folder / file["path"])]
+            for place, row in enumerate(rows):
+                change(file["split"], place, row)
+            (folder / file["path"]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+            file["sha256"] = file_sha256(folder / file["path"])
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_an_answer_that_stands_on_two_sides_is_found_though_nothing_else_is_shared(folder):
+    """As in folders of a `convert` that knew letters by text and order number alone."""
+    header = result_data(fictitious(99))["header"] | {"tanggal": None}
+
+    def same(split, place, row):
+        if place == 0 and split in ("train", "test"):
+            row["completion"][0]["content"] = json.dumps({"header": header})
+
+    rewritten(folder, "prompt_completion", same)
+    with pytest.raises(DataError, match=r"test.jsonl, line 1, id .*: it leaks: .* in train has the same answer"):
+        preflight(folder)
+
+
+def test_an_answer_that_says_little_is_no_leak(folder):
+    def little(_split, _place, row):
+        row["completion"][0]["content"] = json.dumps({"header": {"perihal": "Patroli", "satuan": None}})
+
+    rewritten(folder, "prompt_completion", little)
+    assert preflight(folder).rows
+
+
+def test_what_the_pipeline_misread_alike_is_no_leak(folder):
+    """First outputs may be equal, as rejected answers; nothing that is learnt to say stands on two sides."""
+    rejected = json.dumps({"header": result_data(fictitious(99))["header"]})
+    splits = set()
+
+    def misread(split, _place, row):
+        splits.add(split)
+        row["rejected"][0]["content"] = rejected
+
+    rewritten(folder, "preference", misread)
+    assert len(splits) > 1
+    assert preflight(folder).rows
 
 
 def test_a_change_that_is_not_wrong_in_itself_is_found_by_the_digest(folder):

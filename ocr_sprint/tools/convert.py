@@ -37,7 +37,7 @@ def _say(
     for warning in manifest.warnings:
         print(f"note: {warning}", file=sys.stderr)
 
-# %% ../../nbs/tools/14_convert.ipynb #258161c9
+# %% ../../nbs/tools/14_convert.ipynb #87f92b05
 def _in_schema_order(result: Json) -> Json:
     return result_data(parse_result(result))
 
@@ -49,6 +49,7 @@ def convert(
     task: Task = "full",  # part of the letter to extract
     input: Source = "ocr_text",  # what the model gets: the text as read, or the pipeline's first output
     split_by: SplitBy = "document",  # what no split divides: a document and its copies, or all letters of a unit
+    copies: bool = True,  # keep near copies of a text, such as other scans of a letter, in one split
     train_ratio: float = 0.8,  # share that trains
     val_ratio: float = 0.1,  # share that chooses
     test_ratio: float = 0.1,  # share that judges
@@ -60,7 +61,8 @@ def convert(
 ) -> None:
     "Convert reviewed letters into training data for TRL, Axolotl, Unsloth or alpaca."
     choice = Choice(task, input, approved_only, verified_only)
-    conversion = Conversion(tuple(to) or TRAINERS, choice, split_by, Division(train_ratio, val_ratio, test_ratio, seed))
+    division = Division(train_ratio, val_ratio, test_ratio, seed)
+    conversion = Conversion(tuple(to) or TRAINERS, choice, split_by, division, copies)
     with open_store(store, create=False) as opened:
         manifest = convert_store(opened, out, conversion, _in_schema_order)
     _say(out, manifest)
