@@ -131,3 +131,47 @@ def test_training_does_not_replace_its_source(name: str, made: Path, tmp_path: P
         code, said = run("train_student", "--train-file", named, "--output", tmp_path / "model")
         assert code == 2 and f"{named}: is read, and would be replaced" in said
     assert source.read_bytes() == (made / "train.jsonl").read_bytes()
+
+
+def test_predictions_replace_no_source_and_no_model(made: Path, tmp_path: Path, run: Run) -> None:
+    shutil.copytree(made / "model", tmp_path / "model")
+    source = tmp_path / "y.quarantine.jsonl"
+    shutil.copyfile(made / "test.jsonl", source)
+    predict = ["predict", "--model", tmp_path / "model", "--source", source, "--output"]
+    for out in (tmp_path / "y.jsonl", source, tmp_path / "model" / "out_of_fold.jsonl"):
+        code, said = run(*predict, out)
+        assert code == 2 and "is read, and would be replaced" in said
+    assert source.read_bytes() == (made / "test.jsonl").read_bytes()
+    assert content(tmp_path / "model") == content(made / "model")
+    for name in ("x.quarantine", "v1.a", "v1.b"):
+        assert run(*predict, tmp_path / f"{name}.jsonl")[0] == 0
+        assert len(read(tmp_path / f"{name}.jsonl")) == 60 and read(tmp_path / f"{name}.quarantine.jsonl") == []
+
+
+def test_a_file_that_is_named_twice(made: Path, tmp_path: Path, run: Run) -> None:
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(made / "train.jsonl")
+    code, said = run("train_student", "--train-file", made / "train.jsonl", link, "--output", tmp_path / "model")
+    assert code == 2 and "link.jsonl: is named twice" in said
+    twice = [made / "test.jsonl", made / "test.jsonl"]
+    code, said = run("predict", "--model", made / "model", "--source", *twice, "--output", tmp_path / "out.jsonl")
+    assert code == 2 and "test.jsonl: is named twice" in said and not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_student_reads_the_field_that_it_learned_from(made: Path, tmp_path: Path, run: Run) -> None:
+    """Another field of a text that it learned is no unseen text, and is said to be another."""
+    lines = [
+        {**line, "lead": line["text"], "text": f"Elsewhere {row}."}
+        for row, line in enumerate(read(made / "train.jsonl"))
+    ]
+    source, out = write(tmp_path / "leads.jsonl", lines), tmp_path / "out.jsonl"
+    words = ["train_student", "--train-file", source, "--output", tmp_path / "model", "--text", "lead"]
+    assert run(*words)[0] == 0
+    predict = ["predict", "--model", tmp_path / "model", "--source", source, "--output", out]
+    code, said = run(*predict)
+    assert code == 0 and "100 that the student was trained on" in said and "careful" not in said
+    assert all(line["oof"] for line in read(out))
+    code, said = run(*predict, "--text", "text")
+    assert code == 0 and "careful: the student learned from lead, and reads text now" in said
+    assert "100 have the id of a text that the student was trained on, and another text (`oof`: false)" in said
+    assert not any(line["oof"] for line in read(out))

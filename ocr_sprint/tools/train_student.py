@@ -43,11 +43,11 @@ def names_of(text: str | None) -> list[str]:
     "Names with commas between them."
     return [name.strip() for name in (text or "").split(",") if name.strip()]
 
-# %% ../../nbs/tools/15_train_student.ipynb #a97191f8
+# %% ../../nbs/tools/15_train_student.ipynb #4959c0e5
 def train_student(
     *,
     train_file: Sequence[Path],  # labelled JSONL, also .gz or .zst
-    output: Path,  # folder of the student; an earlier student in it is replaced
+    output: Path,  # folder of the student; an earlier student in it is replaced in the end
     val_file: Sequence[Path] = (),  # labelled JSONL that is only measured on
     test_file: Sequence[Path] = (),  # labelled JSONL that is only measured on
     dimensions: str | None = None,  # names with commas between them; else they are found

@@ -146,7 +146,7 @@ def is_student(
     path = folder / "student.json"
     return path.is_file() and _FORMAT.encode() in path.read_bytes()
 
-# %% ../../nbs/training/07_student_files.ipynb #e580eabe
+# %% ../../nbs/training/07_student_files.ipynb #44646579
 class Own(NamedTuple):
     "What a student said of one of its own texts, unseen."
 
@@ -162,6 +162,7 @@ class Loaded(NamedTuple):
     digest: str  # of student.json
     out_of_fold: dict[str, Own]  # by the digest of the text
     document: dict[str, Json]  # student.json
+    ids: frozenset[str]  # of its own texts
 
 
 def _document(folder: Path) -> dict[str, Json]:
@@ -199,14 +200,15 @@ def _read_weights(path: Path) -> dict[str, Any]:
         pass
     raise DataError(f"{path}: holds no student's weights; train the student again")
 
-# %% ../../nbs/training/07_student_files.ipynb #d2bed746
-def _own(path: Path) -> dict[str, Own]:
-    "What the student said of its own texts."
-    found = {}
+# %% ../../nbs/training/07_student_files.ipynb #117cc857
+def _own(path: Path) -> tuple[dict[str, Own], frozenset[str]]:
+    "What the student said of its own texts, and their ids."
+    found, ids = {}, []
     for record in read_jsonl(path):
         line: Any = record.value
         found[line["text"]] = Own(tuple(line["scores"]), tuple(line["raw"]), line["uncertainty"])
-    return found
+        ids.append(line["id"])
+    return found, frozenset(ids)
 
 
 def load_student(
@@ -233,7 +235,8 @@ def load_student(
         read_calibration(folder / "calibration.json"),
         float(arrays["least"]),
     )
-    return Loaded(student, sha256_hex(canonical(document)), _own(folder / "out_of_fold.jsonl"), document)
+    own, ids = _own(folder / "out_of_fold.jsonl")
+    return Loaded(student, sha256_hex(canonical(document)), own, document, ids)
 
 # %% ../../nbs/training/07_student_files.ipynb #f295f2b3
 class FittedOn(NamedTuple):

@@ -22,7 +22,7 @@ from ..ground_truth.scores import Fault, Keys, Layout, ScoreScale, find_layout, 
 from ..ground_truth.table import Source
 
 # %% auto #0
-__all__ = ['Texts', 'text_of', 'training_layout', 'prediction_layout', 'usable', 'read_texts', 'refuse_overlap']
+__all__ = ['Texts', 'text_of', 'training_layout', 'prediction_layout', 'usable', 'named_once', 'read_texts', 'refuse_overlap']
 
 # %% ../../nbs/training/01_texts.ipynb #165645eb
 @dataclass(frozen=True, eq=False)
@@ -92,17 +92,18 @@ def prediction_layout(
             places.append(())
     return Layout(tuple(dimensions), tuple(places), ids, (), scale)
 
-# %% ../../nbs/training/01_texts.ipynb #8d6c38c9
+# %% ../../nbs/training/01_texts.ipynb #23b4dbb7
 def _scores_of(
     record: Json,
     layout: Layout,
-) -> list[float] | Fault:  # NaN where a score is missing
+) -> list[float] | Fault:  # NaN where a score is missing or null
     "The scores of a record in the order of the dimensions; or the first fault."
     found = []
     for name, ways in zip(layout.dimensions, layout.places, strict=True):
         value = next((value for way in ways if (value := value_at(record, way)) is not None), None)
         number = number_in(value)
-        if value is not None and number is None and value_at(value, ("score",)) is None and not isinstance(value, dict):
+        inner = value.get("score") if isinstance(value, dict) else value
+        if inner is not None and number is None:
             return Fault("score is not a number", f"{name} is {str(value)[:40]!r}")
         if number is not None and not layout.scale.low <= number <= layout.scale.high:
             return Fault("score off the scale", f"{name} is {number:g}")
@@ -137,7 +138,18 @@ def usable(
         else:
             yield record, own, text, scores
 
-# %% ../../nbs/training/01_texts.ipynb #7619433a
+# %% ../../nbs/training/01_texts.ipynb #c6f57906
+def named_once(
+    paths: Sequence[Path],
+) -> None:
+    "UsageError when two of the paths are one file."
+    places: set[Path] = set()
+    for path in paths:
+        if path.resolve() in places:
+            raise UsageError(f"{path}: is named twice; name each file once")
+        places.add(path.resolve())
+
+# %% ../../nbs/training/01_texts.ipynb #5c2c6308
 def read_texts(
     paths: Sequence[Path],  # plain, .gz or .zst
     layout: Layout,
@@ -146,7 +158,8 @@ def read_texts(
     field: str | None = None,  # where the text is
     labelled: bool = True,
 ) -> Texts:
-    "The usable texts of the files; DataError when there are none."
+    "The usable texts of the files; DataError when there are none, UsageError for a file that is named twice."
+    named_once(paths)
     ids, texts, scores = [], [], []
     seen: dict[str, str] = {}
     for path in paths:

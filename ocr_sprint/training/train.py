@@ -200,7 +200,7 @@ def _write_metrics(path: Path, measures: Mapping[str, Sequence[Measure]], gains:
         document = {"model": digest, "measures": figures, "calibration": [gain._asdict() for gain in gains]}
         out.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
 
-# %% ../../nbs/training/13_train.ipynb #6e1ff1b8
+# %% ../../nbs/training/13_train.ipynb #b4c49aaa
 def _train(wanted: Wanted) -> Trained:
     "Read, train, measure, and write into an empty folder."
     parts, account = read_parts(wanted)
@@ -224,7 +224,7 @@ def _train(wanted: Wanted) -> Trained:
         for name in ("report.html", "README.md"):
             write_report(report, wanted.output / name)
 
-    notes: dict[str, Json] = {"seed": wanted.seed, "account": account}
+    notes: dict[str, Json] = {"seed": wanted.seed, "field": wanted.field, "account": account}
     digest = save_student(wanted.output, student, texts, own, notes, fill)
     return Trained(student, digest, measures, report, account)
 
