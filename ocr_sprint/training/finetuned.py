@@ -247,7 +247,8 @@ def finetuned_scorer(
     own = frozenset((folder / "own_texts.txt").read_text().split())
     curves = folder / "calibration.json"
     calibration = read_calibration(curves) if curves.is_file() else Calibration({})
-    light = student_scorer(load_student(folder / "light"))
+    opened = load_student(folder / "light")
+    light = student_scorer(opened)
     loaded: list[Finetuned] = []
     cut: list[int] = []
 
@@ -261,8 +262,17 @@ def finetuned_scorer(
         return Predicted(scores, raw, doubt), np.array([text_digest(text) in own for text in texts], bool)
 
     digest = sha256_hex(canonical(document))
-    drawn = drawn_from(document)
-    return Scorer(dimensions, scale, digest, answer, unseen=False, cut=lambda: sum(cut), drawn=drawn)
+    return Scorer(
+        dimensions,
+        scale,
+        digest,
+        answer,
+        unseen=False,
+        cut=lambda: sum(cut),
+        drawn=drawn_from(document),
+        ids=opened.ids,
+        field=document.get("field"),
+    )
 
 
 def open_scorer(
