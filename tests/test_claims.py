@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from ocr_sprint.tools.cli import main
+from ocr_sprint.training.calibration import fit_calibration
 from ocr_sprint.training.fiction import fictitious_articles
 from ocr_sprint.training.learnability import LearningCurve, fit_curve
 
@@ -101,3 +104,43 @@ def test_a_forecast_allows_for_a_curve_that_flattens() -> None:
     assert told.change < -0.09  # the fitted curve goes on
     assert told.change_low < -0.105 and told.change_high > -0.065
     assert told.low < 1.30 and told.high > 1.38
+
+
+def test_copies_do_not_narrow_the_gain() -> None:
+    generator = np.random.default_rng(0)
+    true = generator.normal(5, 2, 60)
+    predicted, labels = 5 + 0.8 * (true - 5) + generator.normal(0, 0.4, 60), true + generator.normal(0, 1, 60)
+    widths = []
+    for copies in (1, 5):
+        rows = np.repeat(np.arange(60), copies)
+        gain = fit_calibration(predicted[rows, None], labels[rows, None], rows, ["a"])[0].gains[0]
+        widths.append(gain.high - gain.low)
+    assert widths[1] == pytest.approx(widths[0]) and widths[0] > 0.2
+
+
+def test_a_better_curve_in_use_is_kept(made: Path, tmp_path: Path, run: Run) -> None:
+    """Few labels draw a worse curve than many did: it is told, and nothing that was known is forgotten."""
+    model, out = tmp_path / "model", tmp_path / "out.jsonl"
+    shutil.copytree(made / "model", model)
+
+    def told(name: str, count: int, noise: float) -> str:
+        """What is said of labels that lie two points below what is said before calibration, more or less."""
+        source = write(tmp_path / name, list(fictitious_articles(count, seed=len(name), words=40)))
+        assert run("predict", "--model", model, "--source", source, "--output", out)[0] == 0
+        generator, lines = np.random.default_rng(0), read(out)
+        for line in lines:
+            labels = {key: min(max(raw - 2 + generator.normal(0, noise), 0), 10) for key, raw in line["raw"].items()}
+            line["labels"] = labels
+        code, said = run("calibrate_student", "--model", model, "--predictions", write(out, lines))
+        assert code == 0, said
+        return said
+
+    first = told("many.jsonl", 300, 0.1)
+    assert first.count("kept: the curve drawn from these") == 4
+    before = (model / "calibration.json").read_bytes()
+    again = told("few.jsonl", 32, 0.3)
+    assert again.count("kept: the curve in use") == 4 and "as it was; no curve of these labels does better" in again
+    assert (model / "calibration.json").read_bytes() == before
+    for line in again.splitlines()[:4]:
+        errors = [float(number) for number in re.findall(r"\d\.\d\d", line)]
+        assert errors[0] == min(errors) and "with the curve in use" in line

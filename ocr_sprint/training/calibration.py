@@ -21,7 +21,8 @@ from ..core.files import atomic_writer
 from .features import Double
 
 # %% auto #0
-__all__ = ['FEWEST', 'Curve', 'rising_curve', 'Gain', 'Calibration', 'fit_calibration', 'write_calibration', 'read_calibration']
+__all__ = ['FEWEST', 'Curve', 'rising_curve', 'Gain', 'Calibration', 'fit_calibration', 'Choice', 'choose_curves',
+           'write_calibration', 'read_calibration']
 
 # %% ../../nbs/training/04_calibration.ipynb #1b125902
 class Curve(NamedTuple):
@@ -49,7 +50,7 @@ def rising_curve(
     ends = np.unique(np.concatenate([first, last]))
     return Curve(tuple(x[ends].tolist()), tuple(np.round(steps.x[ends], 6).tolist()))
 
-# %% ../../nbs/training/04_calibration.ipynb #23a55ffa
+# %% ../../nbs/training/04_calibration.ipynb #b5d774e0
 FEWEST = 30  # labels below which no curve is drawn
 
 
@@ -60,7 +61,7 @@ class Gain(NamedTuple):
     rows: int
     before: float  # mean absolute error
     after: float
-    low: float  # of the change, 95 %
+    low: float  # of the change, 95 %; over groups, with the curves drawn again
     high: float
     used: bool
 
@@ -81,7 +82,7 @@ class Calibration:
         columns = [self.curves.get(name, Curve()).apply(predicted[:, place]) for place, name in enumerate(dimensions)]
         return np.array(columns).reshape(len(dimensions), len(predicted)).T
 
-# %% ../../nbs/training/04_calibration.ipynb #2da52b2d
+# %% ../../nbs/training/04_calibration.ipynb #957e3e63
 def _crosswise(
     predicted: Double,
     labels: Double,
@@ -96,11 +97,34 @@ def _crosswise(
     return found
 
 
+_DRAWS, _MOST = 60, 2000  # samples of groups, and groups in each
+
+
+def _spread(
+    predicted: Double,
+    labels: Double,  # all known
+    folds: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64],
+) -> float:
+    "The standard error of the mean change, groups and their curves drawn again."
+    _, numbers = np.unique(groups, return_inverse=True)
+    order = np.argsort(numbers, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
+    generator, count = np.random.default_rng(0), min(len(members), _MOST)
+    means = []
+    for _ in range(_DRAWS):
+        rows = np.concatenate([members[place] for place in generator.integers(0, len(members), count)])
+        found = _crosswise(predicted[rows], labels[rows], folds[rows])
+        means.append((np.abs(found - labels[rows]) - np.abs(predicted[rows] - labels[rows])).mean())
+    return float(np.std(means, ddof=1)) * math.sqrt(count / len(members))
+
+
 def _worth(
     name: str,
     predicted: Double,
     labels: Double,
     folds: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64],
 ) -> tuple[Gain, Double]:
     "What a dimension's curve is worth, and its predictions calibrated crosswise."
     known = ~np.isnan(labels)
@@ -111,12 +135,12 @@ def _worth(
         return Gain(name, rows, error, error, 0.0, 0.0, False), predicted
     found = _crosswise(predicted, labels, folds)
     change = np.abs(found - labels)[known] - before
-    half = 1.96 * float(change.std(ddof=1)) / math.sqrt(rows)
+    half = 1.96 * _spread(predicted[known], labels[known], folds[known], groups[known])
     mean = float(change.mean())
     error = float(before.mean())
     return Gain(name, rows, error, error + mean, mean - half, mean + half, mean < 0), found
 
-# %% ../../nbs/training/04_calibration.ipynb #1ced5946
+# %% ../../nbs/training/04_calibration.ipynb #09935327
 def fit_calibration(
     predicted: Double,  # out of fold; a row per text
     labels: Double,  # NaN where unknown
@@ -129,13 +153,68 @@ def fit_calibration(
     fold = np.random.default_rng(0).permutation(numbers.max() + 1)[numbers] % folds
     curves, gains, found = {}, [], predicted.copy()
     for place, name in enumerate(dimensions):
-        gain, crosswise = _worth(name, predicted[:, place], labels[:, place], fold)
+        gain, crosswise = _worth(name, predicted[:, place], labels[:, place], fold, numbers)
         gains.append(gain)
         if gain.used:
             known = ~np.isnan(labels[:, place])
             curves[name] = rising_curve(predicted[known, place], labels[known, place])
             found[:, place] = crosswise
     return Calibration(curves, tuple(gains)), found
+
+# %% ../../nbs/training/04_calibration.ipynb #da7dab48
+class Choice(NamedTuple):
+    "Which curve of a dimension is kept, and the mean absolute error with each."
+
+    dimension: str
+    rows: int
+    in_use: float
+    drawn: float | None  # by curves without the row's group; None where there are too few labels, or it gains nothing
+    without: float  # any curve
+    kept: str  # "in use", "drawn" or "none"
+
+
+def _choice(
+    name: str,
+    ways: Sequence[Double],  # predictions: in use, drawn crosswise, without
+    labels: Double,
+    rows: npt.NDArray[np.bool_],  # by which they are compared
+    used: bool,  # is the drawn curve worth anything?
+) -> Choice:
+    "The best of the ways in a dimension; what is in use wins where they are equal."
+    if not rows.any():
+        return Choice(name, 0, math.nan, None, math.nan, "in use")
+    errors = [float(np.abs(way - labels)[rows].mean()) for way in ways]
+    if not used:
+        errors[1] = math.inf
+    kept = ("in use", "drawn", "none")[int(np.argmin(np.round(errors, 9)))]
+    if rows.sum() < FEWEST:
+        kept = "in use"
+    return Choice(name, int(rows.sum()), errors[0], errors[1] if used else None, errors[2], kept)
+
+
+def choose_curves(
+    old: Calibration,  # in use
+    new: Calibration,  # from `fit_calibration`
+    ways: Sequence[Double],  # predictions: in use, drawn crosswise, without a curve; a row per text
+    labels: Double,  # NaN where unknown
+    unseen: npt.NDArray[np.bool_],  # rows that the curves in use were not drawn from
+) -> tuple[Calibration, list[Choice]]:
+    "For each dimension the best of the curve in use, the one drawn, and none."
+    curves, gains, choices = {}, [], []
+    before = {gain.dimension: gain for gain in old.gains}
+    for place, gain in enumerate(new.gains):
+        name, known = gain.dimension, ~np.isnan(labels[:, place])
+        rows = known & unseen
+        columns = [way[:, place] for way in ways]
+        if rows.sum() < FEWEST <= known.sum():  # nothing fair can be said of the curve in use
+            rows, columns = known, [columns[2], columns[1], columns[2]]
+        choice = _choice(name, columns, labels[:, place], rows, gain.used)
+        kept = {"in use": old, "drawn": new, "none": Calibration({})}[choice.kept].curves.get(name)
+        if kept is not None:
+            curves[name] = kept
+        gains.append(before.get(name, gain) if choice.kept == "in use" else gain)
+        choices.append(choice)
+    return Calibration(curves, tuple(gains)), choices
 
 # %% ../../nbs/training/04_calibration.ipynb #f4ed5a75
 _FORMAT = "ocr_sprint calibration 1"
