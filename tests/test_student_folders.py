@@ -175,3 +175,19 @@ def test_a_student_reads_the_field_that_it_learned_from(made: Path, tmp_path: Pa
     assert code == 0 and "careful: the student learned from lead, and reads text now" in said
     assert "100 have the id of a text that the student was trained on, and another text (`oof`: false)" in said
     assert not any(line["oof"] for line in read(out))
+
+
+def test_the_order_of_lines_does_not_matter(made: Path, tmp_path: Path, run: Run) -> None:
+    """Copies and folds are found by what the texts are, so that a shuffled file gives the same student."""
+    lines = read(made / "train.jsonl")
+    lines += [{**line, "id": f"copy_{line['id']}", "text": f"{line['text']} Baru."} for line in lines[::9]]
+    backwards = lines[1::2] + lines[::2][::-1]
+    for name, order in (("one", lines), ("other", backwards)):
+        train = write(tmp_path / f"{name}.jsonl", order)
+        assert run("train_student", "--train-file", train, "--output", tmp_path / name)[0] == 0
+    for name in ("weights.npz", "calibration.json", "out_of_fold.jsonl"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+    one, other = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "other"))
+    figures = (found["measures"]["out of fold"] for found in (one, other))
+    for mine, theirs in zip(*figures, strict=True):
+        assert mine == {**theirs, **{key: pytest.approx(value) for key, value in theirs.items() if key != "dimension"}}

@@ -97,16 +97,14 @@ def _mean_error(predicted: Double, labels: Double) -> Double:
     errors = np.where(known, np.abs(predicted - np.nan_to_num(labels)), 0.0)
     return np.asarray(errors.sum(axis=1) / known.sum(axis=1))
 
-# %% ../../nbs/training/06_student.ipynb #04558a55
-def fit_student(
-    texts: Texts,
-    groups: npt.NDArray[np.int64],  # texts of one group are left out together
-    *,
-    seed: int = 0,  # of the folds
-    exact: int = EXACT,  # texts up to which each is left out exactly
-) -> tuple[Student, Predicted]:  # and what it says of its own texts, out of fold
-    "Train a student; DataError for too few labels."
-    _check(texts)
+# %% ../../nbs/training/06_student.ipynb #8bffa975
+def _fit(
+    texts: Texts,  # in the order of their ids
+    groups: npt.NDArray[np.int64],  # numbered in that order
+    seed: int,
+    exact: int,
+) -> tuple[Student, Predicted]:
+    "Train a student, and say what it says of its own texts."
     counts = count_texts(texts.texts)
     features = features_of(counts)
     rows = design(features, counts)
@@ -128,3 +126,19 @@ def fit_student(
         float(np.quantile(errors, 0.05)),
     )
     return student, Predicted(scores, models.out_of_fold, np.maximum(doubt.out_of_fold[:, 0], student.least))
+
+# %% ../../nbs/training/06_student.ipynb #9af3b043
+def fit_student(
+    texts: Texts,
+    groups: npt.NDArray[np.int64],  # texts of one group are left out together
+    *,
+    seed: int = 0,  # of the folds
+    exact: int = EXACT,  # texts up to which each is left out exactly
+) -> tuple[Student, Predicted]:  # and what it says of its own texts, out of fold
+    "Train a student; DataError for too few labels."
+    _check(texts)
+    order = np.array(sorted(range(len(texts)), key=lambda row: texts.ids[row]))
+    _, first, members = np.unique(groups[order], return_index=True, return_inverse=True)
+    student, own = _fit(texts.take(order), first[members], seed, exact)
+    place = np.argsort(order)
+    return student, Predicted(*(values[place] for values in own))

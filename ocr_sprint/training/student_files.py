@@ -29,7 +29,7 @@ from .texts import Texts
 __all__ = ['FILES', 'text_digest', 'save_student', 'settle', 'is_student', 'Own', 'Loaded', 'load_student', 'FittedOn',
            'note_calibration', 'drawn_from', 'replace_calibration']
 
-# %% ../../nbs/training/07_student_files.ipynb #fc49d33c
+# %% ../../nbs/training/07_student_files.ipynb #f1883700
 _FORMAT = "ocr_sprint student 1"
 _KINDS = {"words": WORDS, "pairs": PAIRS, "parts": PARTS}
 FILES = ("weights.npz", "calibration.json", "out_of_fold.jsonl")
@@ -62,7 +62,7 @@ def _write_weights(path: Path, student: Student) -> None:
 def _write_own(path: Path, texts: Texts, own: Predicted) -> None:
     "Write what the student said of its own texts out of fold."
     with atomic_writer(path) as out:
-        for row, found in enumerate(texts.ids):
+        for found, row in sorted(zip(texts.ids, range(len(texts)), strict=True)):
             line: dict[str, Json] = {
                 "id": found,
                 "text": text_digest(texts.texts[row]),

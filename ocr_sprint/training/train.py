@@ -57,21 +57,23 @@ def read_parts(wanted: Wanted) -> tuple[dict[str, Texts], str]:
     refuse_overlap(parts)
     return parts, quarantine.summary()
 
-# %% ../../nbs/training/13_train.ipynb #f4e7f9b9
+# %% ../../nbs/training/13_train.ipynb #092c202d
 def groups_of(parts: Mapping[str, Texts], copies: bool) -> dict[str, npt.NDArray[np.int64]]:
     "For each split the groups of its texts; DataError when a group is in two of them."
     texts = [text for part in parts.values() for text in part.texts]
     ids = [found for part in parts.values() for found in part.ids]
     where = np.repeat(list(parts), [len(part) for part in parts.values()])
     if not copies:
-        return {name: np.arange(len(part)) for name, part in parts.items()}
-    groups = near_duplicates(lambda row: texts[row], len(texts))
-    strays = np.flatnonzero(where != where[groups])
+        return {name: np.argsort(np.argsort(part.ids)) for name, part in parts.items()}
+    order = np.array([row for name in parts for row in sorted(np.flatnonzero(where == name), key=lambda row: ids[row])])
+    groups = np.empty(len(texts), np.int64)
+    groups[order] = near_duplicates(lambda row: texts[order[row]], len(texts))
+    strays = np.flatnonzero(where != where[order[groups]])
     if len(strays):
-        row = int(strays[0])
+        row, first = int(strays[0]), int(order[groups[strays[0]]])
         raise DataError(
-            f"{parts[where[row]].sources[0].path}: {ids[row]} in {where[row]} is a copy of {ids[groups[row]]} in "
-            f"{where[groups[row]]} ({len(strays)} such texts); select the sets again, or give --no-copies"
+            f"{parts[where[row]].sources[0].path}: {ids[row]} in {where[row]} is a copy of {ids[first]} in "
+            f"{where[first]} ({len(strays)} such texts); select the sets again, or give --no-copies"
         )
     return {name: groups[where == name] for name in parts}
 
