@@ -441,3 +441,13 @@ def test_every_database_of_a_test_is_empty_and_goes(postgres_url):
         name = make_url(url).database
     with connect(postgres_url) as connection:
         assert connection.execute("SELECT count(*) FROM pg_database WHERE datname = %s", [name]).fetchone() == (0,)
+
+
+def test_a_folder_that_may_not_be_written_is_named(monkeypatch):
+    # The system's own folder refuses the file even to root, whom `os.access` alone would let pass.
+    monkeypatch.setattr("os.access", lambda place, _mode: str(place) != "/proc")
+    with pytest.raises(UsageError, match=r"store /proc/x\.db cannot be used: /proc: Permission denied; change who"):
+        open_database("sqlite:////proc/x.db")
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="unable to open database file"):  # nothing is guessed where it is not known
+        open_database("sqlite:////proc/x.db")
