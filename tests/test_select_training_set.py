@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 from tqdm import tqdm
 
 from ocr_sprint.core.cluster import local_cluster
-from ocr_sprint.core.errors import UsageError
+from ocr_sprint.core.errors import DataError, UsageError
 from ocr_sprint.core.files import atomic_writer
 from ocr_sprint.core.folders import only_writer
 from ocr_sprint.ground_truth import training_files
@@ -517,3 +518,116 @@ def test_two_runs_do_not_write_into_one_folder(
         assert select_training_set([*flags, "--no-copies"]) == 2
     assert "both: another run is writing there" in capsys.readouterr().err.splitlines()[-1]
     assert not list((tmp_path / "both").iterdir())
+
+
+def predicted(labeled: Path, path: Path, change: Callable[[int, dict[str, Any]], dict[str, Any]]) -> Path:
+    """Predictions as `predict` writes them."""
+    with atomic_writer(path) as out:
+        for number, line in enumerate(lines(labeled)):
+            record = json.loads(line)
+            digest = hashlib.blake2b(record["text"].encode(), digest_size=16).hexdigest()
+            guess = {name: (record["uplifting_analysis"][name] + number % 5) for name in DIMENSIONS}
+            told = {"id": record["id"], "text_digest": digest, "oof": True, "predictions": guess}
+            out.write(json.dumps(change(number, told)).encode() + b"\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda _number, one: one | {"oof": False},
+            "900 of 900 predictions, such as that of a0, are of texts that the",
+        ),
+        (lambda number, one: one | {"oof": number > 3}, "4 of 900 predictions, such as that of a0, are of texts"),
+        (lambda number, one: one | {"id": "a7"} if number == 8 else one, "line 9: a7 is also"),
+        (
+            lambda number, one: one | {"text_digest": "00"} if number == 5 else one,
+            "the prediction of a5 is of another text than",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--strategy active_learning --model-predictions",
+        "--filter-by-difficulty hard --model-predictions",
+        "--filter-by-difficulty hard --other-labels",
+    ],
+)
+def test_only_predictions_out_of_fold_of_these_texts_count(
+    labeled: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[int, dict[str, Any]], dict[str, Any]],
+    told: str,
+    flags: str,
+) -> None:
+    predictions = predicted(labeled, tmp_path / "predictions.jsonl", change)
+    asked = ["--labeled-file", str(labeled), "--output-dir", str(tmp_path / "none"), "--target-size", "100"]
+    assert select_training_set([*asked, "--no-copies", *flags.split(), str(predictions)]) == 1
+    assert told in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "none").exists()
+
+
+def test_honest_predictions_and_seen_ones_of_excluded_records_are_taken(
+    run: Run, labeled: Path, tmp_path: Path
+) -> None:
+    predictions = predicted(labeled, tmp_path / "predictions.jsonl", lambda number, one: one | {"oof": number > 3})
+    (tmp_path / "seen.txt").write_bytes(b"a0\na1\r\n\na2\na3\n")
+    flags = ["--target-size", "100", "--no-copies", "--strategy", "active_learning", "--model-predictions"]
+    manifest = run(*flags, str(predictions), "--exclude", str(tmp_path / "seen.txt"))
+    assert manifest["pool"] + sum(manifest["splits"][name]["records"] for name in ("val", "test")) <= 896
+
+
+def test_copies_are_sought_where_the_text_is_blank_and_the_body_is_elsewhere(labeled: Path, tmp_path: Path) -> None:
+    source = tmp_path / "moved.jsonl"
+    with atomic_writer(source) as out:
+        for line in lines(labeled)[:100]:
+            record = json.loads(line)
+            for name in (record["id"], f"copy {record['id']}"):
+                out.write(json.dumps(record | {"id": name, "text": " ", "body": record["text"]}).encode() + b"\n")
+    task = Task(Wish(20), Division())
+    pool = prepare(*read_corpus([source], task.choices, sidecar=False), task)
+    assert pool.groups.tolist() == [row // 2 * 2 for row in range(200)]
+
+
+def test_one_group_of_everything_is_said(labeled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    footer = " ".join(f"Hak cipta dilindungi, bagian {number} dari ketentuan." for number in range(60))
+    source = tmp_path / "footers.jsonl"
+    with atomic_writer(source) as out:
+        for line in lines(labeled)[:200]:
+            record = json.loads(line)
+            out.write(json.dumps(record | {"text": record["text"][:80] + footer}).encode() + b"\n")
+    flags = ["--labeled-file", str(source), "--output-dir", str(tmp_path / "out"), "--target-size", "50"]
+    select_training_set(flags)
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert "holds 200 of 200 records" in note
+    assert "--no-copies" in note
+    assert select_training_set([*flags, "--no-copies"]) == 0
+    assert "note: " not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("one", [0, "0"])
+def test_zero_is_an_id(tmp_path: Path, one: int | str) -> None:
+    path = tmp_path / "ids.jsonl"
+    path.write_text(json.dumps({"id": one, "job_id": "other"}) + '\n{"id": "", "article_id": 7}\n')
+    assert read_ids(path) == {"0", "7"}
+
+
+@pytest.mark.parametrize("one", ["", None, True, 1.5, [], {}])
+def test_what_is_no_id_is_refused(tmp_path: Path, one: object) -> None:
+    path = tmp_path / "ids.jsonl"
+    path.write_text(json.dumps({"id": one}) + "\n")
+    with pytest.raises(DataError, match="line 1: the record has no id"):
+        read_ids(path)
+
+
+@pytest.mark.parametrize("one", [" a1", "a1 ", "a1\t", "\u00a0a1"])
+def test_spaces_around_an_id_in_a_list_are_one_line(tmp_path: Path, one: str) -> None:
+    path = tmp_path / "ids.txt"
+    path.write_text(f"a0\n{one}\n")
+    with pytest.raises(DataError, match=r"line 2: has spaces around the id a1; remove them"):
+        read_ids(path)
+    path.write_text(json.dumps({"id": one}) + "\n")
+    assert read_ids(path) == {one}

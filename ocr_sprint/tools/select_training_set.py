@@ -26,7 +26,7 @@ from .cli import command
 # %% auto #0
 __all__ = ['main', 'select_training_set']
 
-# %% ../../nbs/tools/09_select_training_set.ipynb #6cdbdfa0
+# %% ../../nbs/tools/09_select_training_set.ipynb #54b49a38
 @contextmanager
 def _counted() -> Iterator[Callable[[int, int], None]]:
     "A bar for the texts that are compared; only a terminal has one."
@@ -51,6 +51,7 @@ def _run(labeled: Sequence[Path], folder: Path | None, task: Task) -> tuple[Acco
     print(f"dimensions: {', '.join(records.layout.dimensions)}", file=sys.stderr)
     with _counted() as count:
         pool = prepare(records, account, task, count)
+    print(*(f"note: {warning}\n" for warning in pool.warnings), sep="", end="", file=sys.stderr)
     made, job = build(pool, task)
     write_training_set(folder, made, pool.records, job)
     chosen = made.selection
