@@ -262,18 +262,19 @@ def drawn_from(
     "Digests of the texts that a student's curves were drawn from after it was trained."
     return frozenset(digest for held in document.get("calibrated_on", ()) for digest in held.get("texts", "").split())
 
-# %% ../../nbs/training/07_student_files.ipynb #d0a00c57
+# %% ../../nbs/training/07_student_files.ipynb #358662f2
 def replace_calibration(
     folder: Path,
     calibration: Calibration,
     fitted_on: FittedOn,
 ) -> str:  # the new digest
     "Give a student other curves."
-    document = _document(folder)
-    note_calibration(document, fitted_on)
-    with only_writer(folder), published(folder, last="student.json") as part:
-        write_calibration(calibration, part / "calibration.json")
-        document["files"] = {
-            name: file_sha256((part if name == "calibration.json" else folder) / name) for name in FILES
-        }
-        return _write_document(part, document)
+    with only_writer(folder):
+        settle(folder)
+        document = _document(folder)
+        note_calibration(document, fitted_on)
+        with published(folder, last="student.json") as part:
+            write_calibration(calibration, part / "calibration.json")
+            places = dict.fromkeys(FILES, folder) | {"calibration.json": part}
+            document["files"] = {name: file_sha256(place / name) for name, place in places.items()}
+            return _write_document(part, document)
