@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -19,9 +20,10 @@ from review_samples import new_job
 
 from ocr_sprint.documents.letter import Result, result_data
 from ocr_sprint.review.store import open_store
-from ocr_sprint.review.tokens import create_token
+from ocr_sprint.review.tokens import create_token, has_tokens
 from ocr_sprint.tools.serve import main
 from ocr_sprint.tools.synth import main as synth
+from ocr_sprint.tools.token import main as token
 
 WAIT = 120  # seconds, for machines that are busy with other things
 
@@ -134,6 +136,21 @@ def test_what_was_acknowledged_before_the_end_is_there(url, tmp_path):
         for job_id, version in acknowledged.items():
             # What was on its way when the line was cut may have been written too; nothing else may.
             assert store.job(job_id).version - version in (0, 1)
+
+
+def test_the_advice_of_a_refusal_opens_the_same_store(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OCR_SPRINT_STORE", raising=False)
+    serve = ["--host", "0.0.0.0", "--port", "0", "--workers", "0", "--store", "sqlite:///X y.db"]
+    assert main(serve) == 2
+    advice = shlex.split(capsys.readouterr().err.partition("make one first: ocr_sprint token ")[2])
+    assert list(tmp_path.iterdir()) == [], "a refused service leaves no store behind"
+    assert token(advice) == 0
+    with open_store("sqlite:///X y.db", create=False) as store:
+        assert has_tokens(store)
+    open_store("sqlite:///open.db").close()
+    assert main([*serve[:-1], "sqlite:///open.db"]) == 2
+    assert "ocr_sprint token create --name admin --role admin --store sqlite:///open.db\n" in capsys.readouterr().err
 
 
 def test_it_is_not_open_to_others_without_tokens(new_url, tmp_path, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from pathlib import Path
 
 import pytest
 from review_samples import Ticking
@@ -107,8 +108,29 @@ def test_roles_stand_on_each_other():
     assert ladder == [[True, False, False], [True, True, False], [True, True, True]]
 
 
+def test_the_command_makes_no_store_unless_it_is_told_to(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OCR_SPRINT_STORE", raising=False)
+    words = ["create", "--name", "a", "--role", "admin"]
+    for named, shown in (([], "ocr_sprint.db"), (["--store", "sqlite:///typo.db"], "typo.db")):
+        assert main([*words, *named]) == 2
+        said = capsys.readouterr()
+        assert (said.out, len(said.err.splitlines())) == ("", 1)
+        assert f"there is no store {shown}; name the one that is served with --store URL, or add --create" in said.err
+    Path("empty.db").touch()
+    assert main([*words, "--store", "sqlite:///empty.db"]) == 2
+    capsys.readouterr()
+    assert [(file.name, file.stat().st_size) for file in tmp_path.iterdir()] == [("empty.db", 0)]
+    for words_again in ([*words, "--create"], words):
+        assert main([*words_again, "--store", "sqlite:///new.db"]) == 0
+        said = capsys.readouterr()
+        assert said.out.startswith("osk_")
+        assert said.err == "a token of a (admin) for the store new.db\n"
+
+
 def test_the_command_makes_lists_and_revokes(url, capsys):
-    assert main(["create", "--name", "penguji", "--role", "reviewer", "--aliases", "a", "b", "--store", url]) == 0
+    words = ["--create", "--name", "penguji", "--role", "reviewer", "--aliases", "a", "b", "--store", url]
+    assert main(["create", *words]) == 0
     text = capsys.readouterr().out.strip()
     with open_store(url) as store:
         token = authenticate(store, text)
