@@ -144,3 +144,87 @@ def test_a_better_curve_in_use_is_kept(made: Path, tmp_path: Path, run: Run) -> 
     for line in again.splitlines()[:4]:
         errors = [float(number) for number in re.findall(r"\d\.\d\d", line)]
         assert errors[0] == min(errors) and "with the curve in use" in line
+
+
+def predicted(path: Path, count: int, **also: Any) -> Path:
+    """A file of predictions out of fold, some without labels, with ids from 0."""
+    lines = [
+        {"id": n, "predictions": {"a": n % 10, "b": 5}, "oof": True, "uncertainty": 1 + n % 7, "model": "m"}
+        | ({"labels": {"a": 5, "b": 5}} if n % 2 else {})
+        | also
+        for n in range(count)
+    ]
+    return write(path, lines)
+
+
+def test_the_second_round_overwrites_nothing(tmp_path: Path, run: Run) -> None:
+    """Its source is what the first round wrote; and without a source nothing of the first is left."""
+    predictions = predicted(tmp_path / "predictions.jsonl", 40)
+    source = write(tmp_path / "pool.jsonl", [{"id": n, "text": "Sumur."} for n in range(40)])
+    words = ["suggest", "--predictions", predictions, "--output-dir", tmp_path / "next", "--count", 20]
+    code, said = run(*words, "--source", source)
+    assert code == 0, said
+    labelled = tmp_path / "next" / "label_next.jsonl"
+    assert sorted(line["id"] for line in read(labelled)) == list(range(0, 40, 2))  # 0 is an id too
+    before = {path.name: path.read_bytes() for path in (tmp_path / "next").iterdir()}
+    code, said = run(*words, "--source", labelled)
+    assert code == 2 and "choose another output" in said
+    assert {path.name: path.read_bytes() for path in (tmp_path / "next").iterdir()} == before
+    code, said = run(*words[:-1], 3)
+    assert code == 0 and not labelled.exists() and len((tmp_path / "next" / "label_next.txt").read_text().split()) == 3
+
+
+def test_predictions_in_the_folder_of_the_lists_are_kept(tmp_path: Path, run: Run) -> None:
+    predictions = predicted(tmp_path / "label_next.jsonl", 40)
+    before = predictions.read_bytes()
+    code, said = run("suggest", "--predictions", predictions, "--output-dir", tmp_path)
+    assert code == 2 and "choose another output" in said and predictions.read_bytes() == before
+
+
+def test_a_missing_record_is_told_before_any_list_is_written(tmp_path: Path, run: Run) -> None:
+    predictions, source = predicted(tmp_path / "p.jsonl", 40), write(tmp_path / "s.jsonl", [{"id": 1, "text": "x"}])
+    code, said = run("suggest", "--predictions", predictions, "--output-dir", tmp_path / "next", "--source", source)
+    assert code == 1 and "has no record for" in said and not (tmp_path / "next").exists()
+
+
+def test_what_cannot_be_suggested_is_explained(tmp_path: Path, run: Run) -> None:
+    bare = predicted(tmp_path / "bare.jsonl", 40, labels=None, uncertainty=None)
+    code, said = run("suggest", "--predictions", bare, "--output-dir", tmp_path / "next")
+    assert code == 0 and "nan" not in said
+    assert "None of these texts has a label" in said and "40 texts without labels have no `uncertainty`" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ({"predictions": {"a": 5}}, "b is not in every prediction"),
+        ({"predictions": {"a": 5, "b": 5, "c": 5}}, "c is not in every prediction"),
+        ({"labels": {"a": "tujuh", "b": 5}}, "the label of a is 'tujuh' and no number"),
+        ({"labels": {"a": {"score": "7"}}}, "the label of a is '7' and no number"),
+        ({"labels": [5, 5]}, "labels is no object"),
+    ],
+    ids=["fewer", "more", "words", "digits", "list"],
+)
+def test_labels_and_dimensions_of_every_line_count(tmp_path: Path, run: Run, line: dict[str, Any], fault: str) -> None:
+    """Text in a label's place would be bought again, and a dimension of later lines alone would vanish."""
+    path = predicted(tmp_path / "p.jsonl", 40)
+    write(path, [*read(path), read(path)[0] | {"id": "odd"} | line])
+    code, said = run("suggest", "--predictions", path, "--output-dir", tmp_path / "next")
+    assert code == 1 and fault in said and "p.jsonl, line 41:" in said
+
+
+@pytest.mark.parametrize("flag", ["nan", "inf", "-1", "1e308"])
+def test_odd_widths(tmp_path: Path, run: Run, flag: str) -> None:
+    words = ["suggest", "--predictions", predicted(tmp_path / "p.jsonl", 40), "--output-dir", tmp_path / "next"]
+    code, said = run(*words, f"--width={flag}", "--count", 10**24)
+    assert (code == 0) if flag == "1e308" else (code == 2 and "the width at least 1" in said)
+
+
+def test_links_that_lead_in_a_circle(made: Path, tmp_path: Path, run: Run) -> None:
+    for one, other in (("a.html", "b.html"), ("b.html", "a.html")):
+        (tmp_path / one).symlink_to(tmp_path / other)
+    predictions = predicted(tmp_path / "p.jsonl", 40)
+    code, said = run("suggest", "--predictions", predictions, "--output-dir", tmp_path / "a.html")
+    assert code == 2 and "lead in a circle" in said
+    code, said = run("learnability", "--labeled-file", made / "train.jsonl", "--output", tmp_path / "a.html")
+    assert code == 2 and "lead in a circle" in said

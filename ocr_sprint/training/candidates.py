@@ -18,7 +18,7 @@ from .features import Double
 from .predictions import Predictions
 
 # %% auto #0
-__all__ = ['Candidates', 'candidates', 'copy_lines']
+__all__ = ['Candidates', 'candidates', 'own_id', 'copy_lines']
 
 # %% ../../nbs/training/09a_candidates.ipynb #a5f8f276
 class Candidates(NamedTuple):
@@ -68,7 +68,15 @@ def candidates(
     expected = float(hits[count - 1]) if count else 0.0
     return Candidates(tuple(predictions.ids[row] for row in bare[:count]), expected, len(bare))
 
-# %% ../../nbs/training/09a_candidates.ipynb #9f2578cd
+# %% ../../nbs/training/09a_candidates.ipynb #3490c195
+def own_id(
+    record: object,
+) -> str:  # empty when there is none
+    "The id of a record under any of its usual names; 0 is one too."
+    found = [record.get(key) for key in ("id", "job_id", "article_id")] if isinstance(record, dict) else []
+    return next((str(v) for v in found if isinstance(v, str | int) and not isinstance(v, bool) and v != ""), "")
+
+# %% ../../nbs/training/09a_candidates.ipynb #884363f4
 def copy_lines(
     sources: Sequence[Path],  # JSONL of the texts that were predicted
     ids: Sequence[str],
@@ -82,7 +90,7 @@ def copy_lines(
                 record = orjson.loads(line.raw)
             except orjson.JSONDecodeError:
                 continue
-            own = str(record.get("id", "")) if isinstance(record, dict) else ""
+            own = own_id(record)
             if own in missing:
                 missing.discard(own)
                 out.write(line.raw + b"\n")

@@ -156,7 +156,7 @@ def predict_files(
             raise DataError(f"{paths[0]}: no text can be predicted; {quarantine.summary()}")
     return Done(texts, own, drawn, altered, labelled, quarantine.rejected.total(), quarantine.summary())
 
-# %% ../../nbs/training/08_predictions.ipynb #ce7d1588
+# %% ../../nbs/training/08_predictions.ipynb #a62c786c
 @dataclass(frozen=True, eq=False)
 class Predictions:
     "Predictions of one model, and the labels where known."
@@ -192,6 +192,21 @@ def _numbers(record: Any, key: str, dimensions: Sequence[str], where: str | None
     return [math.nan if value is None else float(value) for value in values]
 
 
+def _labels(record: Any, dimensions: Sequence[str], where: str) -> list[float]:
+    "The labels of a line, NaN where there is none; DataError for one that is no number."
+    holder = {} if record.get("labels") is None else record["labels"]
+    if not isinstance(holder, dict):
+        raise DataError(f"{where}: labels is no object with a score per dimension")
+    for name in dimensions:
+        value = holder.get(name)
+        value = value.get("score") if isinstance(value, dict) else value
+        if value is not None and number_in(value) is None:
+            raise DataError(
+                f"{where}: the label of {name} is {str(value)[:40]!r} and no number; write the score as one"
+            )
+    return _numbers(record, "labels", dimensions, None)
+
+
 def _checked(record: Any, where: str, seen: dict[str, str]) -> str:
     "The id of a line; DataError when something that must be there is not."
     found = record.get("id") if isinstance(record, dict) else None
@@ -205,7 +220,7 @@ def _checked(record: Any, where: str, seen: dict[str, str]) -> str:
         )
     return str(found)
 
-# %% ../../nbs/training/08_predictions.ipynb #ee269ba9
+# %% ../../nbs/training/08_predictions.ipynb #9cca6a86
 def read_predictions(
     path: Path,
 ) -> Predictions:
@@ -217,9 +232,11 @@ def read_predictions(
         record: Any = line.value
         _checked(record, line.where, seen)
         dimensions = dimensions or tuple(record["predictions"])
+        if other := sorted(set(dimensions) ^ set(record["predictions"])):
+            raise DataError(f"{line.where}: {other[0]} is not in every prediction; keep those of one student in a file")
         said = _numbers(record, "predictions", dimensions, line.where)
         bare = _numbers(record, "raw", dimensions, line.where) if record.get("raw") else said
-        known, doubt = _numbers(record, "labels", dimensions, None), number_in(record.get("uncertainty"))
+        known, doubt = _labels(record, dimensions, line.where), number_in(record.get("uncertainty"))
         of, text = str(record.get("model")), str(record.get("text_digest") or "")
         rows.append((said, bare, known, math.nan if doubt is None else doubt, record["oof"], of, text))
     if not rows:
