@@ -13,7 +13,7 @@ from typing import ClassVar
 # %% auto #0
 __all__ = ['UserError', 'DataError', 'UsageError', 'FlaggedError', 'disk_trouble']
 
-# %% ../../nbs/core/00_errors.ipynb #07d48d75
+# %% ../../nbs/core/00_errors.ipynb #a451c415
 class UserError(Exception):
     "A problem that the user can mend; its text is one line and `exit_code` is what the process ends with."
 
@@ -24,6 +24,10 @@ class UserError(Exception):
         message: str,  # names the file, record and field, and says what to do
     ) -> None:
         super().__init__(" ".join(message.split()))
+
+    def _render_traceback_(self) -> list[str]:
+        "What IPython shows in a notebook."
+        return [f"{type(self).__name__}: {self}"]
 
 # %% ../../nbs/core/00_errors.ipynb #b51a9a7e
 class DataError(UserError):

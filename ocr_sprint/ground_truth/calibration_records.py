@@ -25,7 +25,7 @@ from .ratings import Ratings, rate, read_people
 from .sample import article_id
 
 # %% auto #0
-__all__ = ['Compared', 'names_file', 'read_compared']
+__all__ = ['Compared', 'place_near', 'names_file', 'read_compared']
 
 # %% ../../nbs/ground_truth/09_calibration_records.ipynb #1ad47dfa
 @dataclass(frozen=True)
@@ -79,11 +79,20 @@ def _told(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: does not say how the oracles were asked; {again}")
     return told
 
-# %% ../../nbs/ground_truth/09_calibration_records.ipynb #59f803f5
+# %% ../../nbs/ground_truth/09_calibration_records.ipynb #b43dd800
+def place_near(
+    name: str,  # path, as the command line gave it
+    report: Path,  # or another file beside it
+) -> Path:  # the path itself when nothing is found
+    "What a report names: from here, else from the folder of the report or the nearest one above it."
+    seen = [Path(name), *(folder / name for folder in report.resolve().parents)]
+    return next((path for path in seen if path.exists()), seen[0])
+
+# %% ../../nbs/ground_truth/09_calibration_records.ipynb #710e3688
 def _package(told: Mapping[str, Any], path: Path, folder: Path | None) -> Filter:
     "The filter of a report; UsageError when it is not where it was, DataError when it has changed."
     try:
-        package = load_filter(folder or Path(told["asked"]["filter"]))
+        package = load_filter(folder or place_near(told["asked"]["filter"], path))
     except UsageError as error:
         raise UsageError(f"{error}; or say where the filter is: filter=…") from None
     if (package.name, package.prompt_sha256) != (told["filter"], told["prompt_sha256"]):
@@ -93,7 +102,7 @@ def _package(told: Mapping[str, Any], path: Path, folder: Path | None) -> Filter
         )
     return package
 
-# %% ../../nbs/ground_truth/09_calibration_records.ipynb #483fcfb3
+# %% ../../nbs/ground_truth/09_calibration_records.ipynb #39514e35
 def _answers(path: Path, package: Filter) -> dict[str, Analysis]:
     "What one model said, by id; DataError names a line that the filter cannot read any more."
     found, scale = {}, package.config.scale.model_copy(update={"integers": False})
@@ -111,19 +120,26 @@ def _answers(path: Path, package: Filter) -> dict[str, Analysis]:
 def names_file(
     oracle: str,
     path: Path,  # of labels
+    report: Path,  # that names the oracle
 ) -> bool:
     "Is an oracle the labels of this very file, however its path was written?"
     provider, _, name = oracle.partition(":")
-    return provider == "file" and Path(name).resolve() == path.resolve()
+    return provider == "file" and place_near(name, report).resolve() == path.resolve()
 
 
 def _of_oracle(oracle: str, folder: Path, package: Filter) -> dict[str, Analysis]:
-    "The answers of a model, or the labels of people."
+    "The answers of a model, or the labels of people; UsageError when their file is not found."
     if oracle.startswith("file:"):
-        return read_people(Path(oracle.removeprefix("file:")), package.config)
+        path = place_near(oracle.removeprefix("file:"), folder)
+        if not path.is_file():
+            raise UsageError(
+                f"{path}: these labels were compared, and there is no such file from {Path.cwd()}, nor from "
+                f"{folder.resolve().parent} or a folder above it; put it there, or start where calibrate_oracle ran"
+            )
+        return read_people(path, package.config)
     return _answers(folder / model_folder(oracle) / package.config.filter.name / "labeled_articles.jsonl", package)
 
-# %% ../../nbs/ground_truth/09_calibration_records.ipynb #bdb34f42
+# %% ../../nbs/ground_truth/09_calibration_records.ipynb #1b8e09d9
 def read_compared(
     report: Path,  # one of its three files, or its folder
     *,
@@ -137,7 +153,9 @@ def read_compared(
     plan = read_plan(folder / "plan.jsonl")
     if plan is None or plan.digest != told["plan_sha256"]:
         raise DataError(f"{folder / 'plan.jsonl'}: is not the sample of {files['.json']}; run calibrate_oracle again")
-    oracles = [name for name in told["oracles"] if not any(names_file(name, path) for path in apart_from)]
+    oracles = [
+        name for name in told["oracles"] if not any(names_file(name, path, files[".json"]) for path in apart_from)
+    ]
     analyses = {name: _of_oracle(name, folder, package) for name in oracles}
     articles = {article.id: article.value for article in plan.articles}
     return Compared(package, files, told, articles, analyses, told["failed"])

@@ -115,7 +115,7 @@ def agreement_figures(
     found |= dict(zip(("differences", "tiers"), _close(config, pair, by_name, names), strict=False))
     return found | ({"oracles": agreement_heatmap(calibration)} if len(names) > 2 else {})
 
-# %% ../../nbs/ground_truth/09d_person_agreement.ipynb #6e70bc89
+# %% ../../nbs/ground_truth/09d_person_agreement.ipynb #801794bb
 _PARAMETERS = {
     "temperature": "temperature",
     "max_output_tokens": "max-output-tokens",
@@ -149,7 +149,7 @@ def calibrate_again(
 ) -> str:
     "The command for a report with the person's labels in it."
     asked, mine = told["asked"], f"file:{labels}"
-    models = [name for name in told["oracles"] if name != "baseline" and not names_file(name, labels)]
+    models = [name for name in told["oracles"] if name != "baseline" and not names_file(name, labels, output)]
     words = ["ocr_sprint", "calibrate_oracle", "--filter", asked["filter"], "--source", *told["source"]]
     words += ["--models", ",".join([*models, mine])]
     for name, value in _options(told).items():
