@@ -116,7 +116,7 @@ def _why_none(verdicts: Sequence[Verdict], reference: str, people: bool, at_leas
         return text.split(" may agree")[0] + ", does not surely beat the free baseline"
     return text + (f", which some {best.records:,} records could show" if best.records else "")
 
-# %% ../../nbs/ground_truth/06d_recommend.ipynb #23df1eee
+# %% ../../nbs/ground_truth/06d_recommend.ipynb #886a1ec2
 def recommend(
     calibration: Calibration,
     costs: Mapping[str, Cost],  # by oracle
@@ -154,10 +154,14 @@ def recommend(
 
 
 def _advice(verdicts: Sequence[Verdict]) -> str:
-    "What to do where no candidate will do: more texts if they could decide it, else another prompt."
+    "What to do where no candidate will do: more texts if they could decide it, else a prompt where one was read."
     open_ones = ("undecided", "nothing varies", "too few records")
     undecided = any(verdict.grade in open_ones for verdict in verdicts)
-    return "calibrate with more texts" if undecided else "mend the prompt, and calibrate again"
+    if undecided:
+        return "calibrate with more texts"
+    if all(verdict.oracle == "baseline" for verdict in verdicts):
+        return "the baseline counts words and has no prompt to mend; calibrate a language model, with --models"
+    return "mend the prompt, and calibrate again"
 
 
 def _small(text: str) -> str:
