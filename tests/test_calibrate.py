@@ -20,13 +20,14 @@ import numpy as np
 import pytest
 from llm_mock import MockServer
 
-from ocr_sprint.core.errors import DataError
+from ocr_sprint.core.errors import DataError, UsageError
 from ocr_sprint.core.llm_prices import LISTED
 from ocr_sprint.core.llm_protocol import Fatal, Request
 from ocr_sprint.ground_truth.agreement_intervals import Resampling
 from ocr_sprint.ground_truth.calibrate import Calibrated, calibrate
 from ocr_sprint.ground_truth.calibration_order import Order
 from ocr_sprint.ground_truth.calibration_questions import Stopped
+from ocr_sprint.ground_truth.calibration_records import read_compared
 from ocr_sprint.ground_truth.calibration_report import write_calibration
 from ocr_sprint.ground_truth.filters import load_filter
 from ocr_sprint.ground_truth.label_journal import entries
@@ -356,6 +357,20 @@ def wrong() -> Iterator[tuple[str, list[str], int, str]]:
     yield "twice", words("gemini-pro,gemini-pro"), 2, "gemini-pro is named twice"
     yield "empty name", words("gemini-pro,"), 2, "--models 'gemini-pro,' has an empty name"
     yield "no match", [*words(people)[:3], "rows*.jsonl", *words(people)[4:]], 2, "rows*.jsonl: matches no file"
+    yield (
+        "no file",
+        [*words(people)[:3], "row.jsonl", *words(people)[4:]],
+        2,
+        "row.jsonl: there is no such file; name JSON",
+    )
+    yield "folder", [*words(people)[:3], "broken", *words(people)[4:]], 2, "broken: is a folder; name the files in it"
+    yield (
+        "table",
+        [*words(people)[:3], "t.csv", *words("baseline,server:a")[4:]],
+        1,
+        "; name a file of JSON lines in UTF-8",
+    )
+    yield "empty", [*words(people)[:3], "empty.jsonl", *words(people)[4:]], 1, "empty.jsonl: holds no article to label"
     yield "filter", ["--filter", "filters/none/v1", *words(people)[2:]], 2, "filters/none/v1: no such filter folder"
     yield "config", ["--filter", "broken/v1", *words(people)[2:]], 1, "broken/v1/config.yaml: dimensions"
     yield "sample", [*words(people)[:-1], "9"], 2, "9 records are too few; give at least 10"
@@ -389,6 +404,8 @@ def test_what_is_wrong_is_said_in_one_line_before_anybody_is_asked(
     labels("people.jsonl", range(60))
     corpus(3, "few.jsonl")
     Path("bad.jsonl").write_text('{"id": 1, "content": "A well."}\n{"id": 2, "content": \n', encoding="utf-8")
+    Path("t.csv").write_text("id,content\n1,A well.\n", encoding="utf-8")
+    Path("empty.jsonl").touch()
     Path("noid.jsonl").write_text('{"content": "A well."}\n', encoding="utf-8")
     labels("x.jsonl", range(20))
     Path("others.jsonl").write_text(Path("x.jsonl").read_text(encoding="utf-8").replace("a-", "b-"), encoding="utf-8")
@@ -480,3 +497,20 @@ def test_where_nothing_varies_nothing_is_recommended() -> None:
     assert "There is no alpha to draw: all texts got the same scores" in told
     assert "Figure: Krippendorff" not in told
     assert ".." not in told
+
+
+def test_a_report_is_read_from_another_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus()
+    shutil.copytree(load_filter(FILTER).folder, "mine/uplifting/v1")
+    given = ["--filter", "mine/uplifting/v1", *words(f"baseline,{labels('people.jsonl', range(60))}")[2:]]
+    assert main([*given, "--replicates", "100", "--output", "reports/one.md"]) == 0
+    Path("notebooks/deep").mkdir(parents=True)
+    monkeypatch.chdir("notebooks/deep")
+    compared = read_compared(Path("../../reports/one.md"))
+    assert set(compared.analyses) == {"baseline", "file:people.jsonl"}
+    assert compared.package.folder == Path("../../mine/uplifting/v1").resolve()
+    Path("../../people.jsonl").unlink()
+    with pytest.raises(
+        UsageError, match=r"^people.jsonl: these labels were compared, and there is no such file from .*deep"
+    ):
+        read_compared(Path("../../reports/one.md"))

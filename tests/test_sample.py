@@ -12,10 +12,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from IPython.core.interactiveshell import InteractiveShell
 
 from ocr_sprint.core.errors import DataError, UsageError
 from ocr_sprint.core.files import Quarantine, atomic_writer
+from ocr_sprint.ground_truth import prompts
+from ocr_sprint.ground_truth.pool import TEXT_FIELDS
 from ocr_sprint.ground_truth.sample import draw_sample
+from ocr_sprint.training.texts import text_of
 
 
 def write(path: Path, rows: list[Any]) -> Path:
@@ -114,7 +118,7 @@ def test_globs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(ids(["deep/**/*.jsonl"], None)) == 3
     assert len(ids(["deep/er/raw[1].jsonl"], None)) == 2
     assert len(ids([str(tmp_path / "deep/*.jsonl"), "deep/raw.jsonl"], None)) == 3
-    with pytest.raises(UsageError, match="deep/none: matches no file"):
+    with pytest.raises(UsageError, match="deep/none: there is no such file"):
         ids(["deep/**/*.jsonl", "deep/none"], None)
 
 
@@ -137,3 +141,20 @@ def test_memory_does_not_grow_with_the_source(tmp_path: Path) -> None:
         peaks.append(int(done.stdout))
     assert path.stat().st_size > 30 * 2**20
     assert peaks[1] - peaks[0] < 6 * 1024  # KB
+
+
+@pytest.mark.parametrize("name", sorted({*TEXT_FIELDS, *prompts.TEXT_FIELDS}))
+def test_who_labels_finds_the_text_where_a_student_finds_it(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "raw.jsonl", [{"id": "a-1", name: "Forty families dug a well."}])
+    article = draw_sample([str(path)], None).articles[0]
+    asked = prompts.fill(prompts.Template("", "{{content}}"), article.value)
+    assert (asked, text_of(article.value)) == ("Forty families dug a well.",) * 2
+
+
+def test_a_notebook_shows_one_line_of_an_error_that_its_reader_can_mend(capsys: pytest.CaptureFixture[str]) -> None:
+    shell = InteractiveShell()
+    shell.run_cell("from ocr_sprint.ground_truth.corpus import labeled_files\nlabeled_files(['gone.jsonl'])")
+    shown = capsys.readouterr().out
+    assert shown.count("\n") == 1
+    assert "UsageError: gone.jsonl: there is no such file; name JSON lines" in shown
+    assert f"(looked for from {Path.cwd()})" in shown

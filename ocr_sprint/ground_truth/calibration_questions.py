@@ -31,7 +31,7 @@ from .sample import Sample, article_id, draw_sample
 # %% auto #0
 __all__ = ['model_folder', 'Ready', 'make_ready', 'Stopped', 'ask', 'answers', 'costs']
 
-# %% ../../nbs/ground_truth/07a_calibration_questions.ipynb #10f118ef
+# %% ../../nbs/ground_truth/07a_calibration_questions.ipynb #5bdd2356
 def _silent(_: str) -> None:
     "Say nothing."
 
@@ -42,9 +42,11 @@ class _KnownToPeople:
 
     labels: Sequence[Mapping[str, Analysis]]  # none: everything
     also: Prefilter | None
+    seen: int = 0
     known: int = 0
 
     def __call__(self, article: Mapping[str, Json]) -> Decision:
+        self.seen += 1
         if self.labels and not any(article_id(article) in each for each in self.labels):
             return Decision(False, "no label of people")
         self.known += 1
@@ -61,7 +63,7 @@ def _draw(order: Order, package: Filter, labels: Sequence[Mapping[str, Analysis]
         try:
             return draw_sample(order.source, order.size, seed=order.seed, prefilter=only, quarantine=aside)
         except DataError as error:
-            if labels and not passing.known and "holds no article" in str(error):
+            if labels and passing.seen and not passing.known and "holds no article" in str(error):
                 mine = ", ".join(order.people)
                 where = ", ".join(order.source)
                 raise DataError(f"{mine}: no id in it is one of {where}; label texts of that source") from None

@@ -14,8 +14,8 @@ from ..core.canonical import Json
 from ..core.errors import DataError
 
 # %% auto #0
-__all__ = ['PLACES', 'CACHEABLE_FROM', 'Template', 'split_prompt', 'article_text', 'fill', 'about_tokens', 'reordered',
-           'PromptReport', 'lint_prompt']
+__all__ = ['PLACES', 'TEXT_FIELDS', 'CACHEABLE_FROM', 'Template', 'split_prompt', 'article_text', 'fill', 'about_tokens',
+           'reordered', 'PromptReport', 'lint_prompt']
 
 # %% ../../nbs/ground_truth/01a_prompts.ipynb #22336acb
 PLACES = ("id", "title", "content", "source", "source_type", "url", "published_date", "language", "tags")
@@ -46,12 +46,15 @@ def split_prompt(
     cut = prompt.rfind("\n", 0, first.start() if first else 0) + 1
     return Template(prompt[:cut], prompt[cut:])
 
-# %% ../../nbs/ground_truth/01a_prompts.ipynb #89fe857c
+# %% ../../nbs/ground_truth/01a_prompts.ipynb #460a1eff
+TEXT_FIELDS = ("content", "text", "body", "ocr_text", "article")  # where a text usually is, the likeliest first
+
+
 def article_text(
     article: Mapping[str, Json],
 ) -> str:  # empty when there is none
-    "The text of an article: `content`, else `text`."
-    for name in ("content", "text"):
+    "The text of an article, under the first usual name that holds one."
+    for name in TEXT_FIELDS:
         value = article.get(name)
         if isinstance(value, str) and value.strip():
             return value
