@@ -243,7 +243,7 @@ def _mend_again(
             best, cost = tried, found
     return [int(split) for split in best]
 
-# %% ../../nbs/ground_truth/29_splits.ipynb #5bd03f7f
+# %% ../../nbs/ground_truth/29_splits.ipynb #c6431b3a
 def _refuse_giants(packs: _Pack, ids: Sequence[str], sizes: Mapping[str, int]) -> None:
     "UsageError when the largest group fits nowhere."
     largest = max(sizes, key=lambda name: sizes[name])
@@ -251,7 +251,9 @@ def _refuse_giants(packs: _Pack, ids: Sequence[str], sizes: Mapping[str, int]) -
         name = min(ids[row] for row in packs.rows[0])
         raise UsageError(
             f"the group of {name} has {len(packs.rows[0])} records and the largest split, {largest}, has room for "
-            f"{sizes[largest]}; groups are never divided: make the split larger or group by something finer"
+            f"{sizes[largest]}; groups are never divided, be they near-copies of a text or records "
+            "that share a value of a --group-by column: make the split larger, group by a finer column, or "
+            "let copies part with --no-copies"
         )
 
 
