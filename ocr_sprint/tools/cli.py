@@ -178,6 +178,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "synth": "Write fictitious letters with exact truth: NNN.pdf or NNN.png beside NNN.json.",
         "ingest": "Read PDF and image files into jobs.",
         "worker": "Read the documents that wait in the queue.",
+        "jobs": "List letters by state, with flags or why they failed, or retry those.",
         "erase": "Delete letters and all that is known of them, for good.",
         "serve": "Serve uploads, reviews and ground truth over HTTP.",
         "token": "Make, list and revoke the tokens that the service asks for.",
