@@ -6,8 +6,11 @@ import pytest
 from review_samples import new_job
 
 from ocr_sprint.core.canonical import sha256_hex
+from ocr_sprint.documents.pipeline import Ingested
 from ocr_sprint.panels.board import advice
+from ocr_sprint.review.progress import throughput
 from ocr_sprint.review.store import open_store
+from ocr_sprint.tools.ingest import main as ingest
 from ocr_sprint.tools.jobs import main
 
 CRASH, NOISE = "given up after 3 attempts", "the page is noise; scan it at 300 dpi"
@@ -48,6 +51,30 @@ def test_only_what_may_succeed_is_put_back(url, letters, capsys):
     assert said.err.splitlines()[1].startswith("1 put back for `ocr_sprint worker` or `serve` to read; 1 left")
     with open_store(url) as store:
         assert [store.job(job_id).status for job_id in letters[2:]] == ["queued", "failed", "failed"]
+
+
+def test_a_letter_that_failed_again_is_counted_once(url):
+    with open_store(url) as store:
+        for _ in range(3):
+            store.add_job(rerun=True, **new_job(1, error=CRASH, review_flags=[]) | {"result": None})
+        (slot,) = throughput(store, "month").slots
+        assert (slot.read, slot.failed, slot.pages) == (0, 1, 1)
+        store.add_job(rerun=True, **new_job(1))
+        (slot,) = throughput(store, "month").slots
+        assert (slot.read, slot.failed) == (1, 0)
+
+
+def test_an_interrupted_ingest_says_how_far_it_came_and_names_flags(tmp_path, monkeypatch, capsys):
+    def broken_off(documents, *_, **__):
+        yield Ingested(documents[0], "1", known=False, error=None, review_flags=("nrp_format@personel[0].nrp",))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ocr_sprint.documents.pipeline.ingest", broken_off)
+    (tmp_path / "a.pdf").touch()
+    assert ingest([str(tmp_path / "a.pdf"), "--store", f"sqlite:///{tmp_path}/store.db"]) == 130
+    said = capsys.readouterr()
+    assert said.out == f"done\t1\t{tmp_path}/a.pdf\tnrp_format@personel[0].nrp\n"
+    assert said.err.splitlines()[0].startswith("1 done, 1 flagged, 0 known, 0 failed of 1; the same command goes on")
 
 
 def test_a_list_of_many_pages_is_whole_and_wrong_calls_make_nothing(new_url, tmp_path, capsys):

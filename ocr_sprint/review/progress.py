@@ -217,7 +217,7 @@ class Throughput:
     until: str
     slots: tuple[Slot, ...]  # oldest first, without empty ones
 
-# %% ../../nbs/review/08d_progress.ipynb #27555c7e
+# %% ../../nbs/review/08d_progress.ipynb #3c970324
 def throughput(
     store: StoreReader,
     span: Span = "hour",
@@ -229,7 +229,7 @@ def throughput(
     since = utc_text(now - datetime.timedelta(days=cut.days))
     slot = func.substr(runs.c.finished_at, 1, cut.digits).label("slot")
     query = select(slot, func.count(runs.c.initial_sha256), func.count(runs.c.error), func.sum(jobs.c.pages))
-    query = query.join(jobs, jobs.c.seq == runs.c.job_seq)
+    query = query.join(jobs, (jobs.c.seq == runs.c.job_seq) & (jobs.c.run == runs.c.run))  # of a letter, the last
     query = query.where(jobs.c.changed_at >= since, runs.c.finished_at >= since).group_by(slot).order_by(slot)
     with reading(store.engine) as connection:
         found = tuple(Slot(at, read, failed, int(pages)) for at, read, failed, pages in connection.execute(query))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['main', 'ingest']
 
-# %% ../../nbs/tools/01_ingest.ipynb #05770a8c
+# %% ../../nbs/tools/01_ingest.ipynb #d4c5f803
 def ingest(
     paths: Sequence[Path],  # PDF and image files, and folders of them
     engine: Literal["paddle", "rapidocr", "tesseract"] = "paddle",  # what recognises pages without a text layer
@@ -43,18 +43,26 @@ def ingest(
     check_processes(processes)
     counts: Counter[str] = Counter()
     with open_store(store, validate=parse_result) as jobs:
-        for done in run(documents, jobs, name=engine, processes=processes, rerun=rerun):
-            state = "failed" if done.error else "known" if done.known else "done"
-            if state == "known" and done.job_id:
-                _attach(jobs, done.job_id, done.path)
-            counts[state] += 1
-            counts["flagged"] += bool(done.review_flags)
-            _report(done.path, state, done.job_id, done.error, done.review_flags, json)
-    summary = ", ".join(f"{counts[name]} {name}" for name in ("done", "flagged", "known", "failed"))
-    print(summary, file=sys.stderr)
+        try:
+            for done in run(documents, jobs, name=engine, processes=processes, rerun=rerun):
+                state = "failed" if done.error else "known" if done.known else "done"
+                if state == "known" and done.job_id:
+                    _attach(jobs, done.job_id, done.path)
+                counts[state] += 1
+                counts["flagged"] += bool(done.review_flags)
+                _report(done.path, state, done.job_id, done.error, done.review_flags, json)
+        except KeyboardInterrupt:
+            on = "again from the first" if rerun else "with those that are left"
+            print(f"{_summary(counts)} of {len(documents)}; the same command goes on {on}", file=sys.stderr)
+            raise
+    print(_summary(counts), file=sys.stderr)
     if strict and counts["failed"] + counts["flagged"]:
         return 3
     return 1 if counts["failed"] and not counts["done"] + counts["known"] else 0
+
+
+def _summary(counts: Counter[str]) -> str:
+    return ", ".join(f"{counts[name]} {name}" for name in ("done", "flagged", "known", "failed"))
 
 
 def _attach(store: Store, job_id: str, path: Path) -> None:
@@ -72,7 +80,8 @@ def _report(path: Path, state: str, job_id: str | None, error: str | None, flags
         data = {"path": str(path), "state": state, "job_id": job_id, "error": error, "review_flags": list(flags)}
         print(orjson.dumps(data).decode(), flush=True)
     else:
-        print(f"{state}\t{job_id or '-'}\t{path}" + (f"\t{error}" if error else ""), flush=True)
+        why = error or ", ".join(flags)
+        print(f"{state}\t{job_id or '-'}\t{path}" + (f"\t{why}" if why else ""), flush=True)
 
 # %% ../../nbs/tools/01_ingest.ipynb #c70bd48c
 main = command(ingest)
