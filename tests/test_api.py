@@ -272,6 +272,16 @@ def test_a_change_names_the_version_that_was_seen(local, match, status, what, bo
     assert answer.status_code == status, answer.text
     if status in (428, 422):
         assert problem(answer)["field"] == "If-Match"
+    if status == 422:
+        assert problem(answer)["message"] == 'If-Match: put the version in double quotes: "1"'
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1", "/api/v1/nowhere"])
+def test_an_address_that_is_none_says_where_all_stand(local, path):
+    _, app = local
+    answer = client_of(app).get(path)
+    assert answer.status_code == 404
+    assert problem(answer)["message"].endswith(" All addresses stand in /api/v1/openapi.json.")
 
 
 def test_two_reviewers_and_the_current_value(api):
