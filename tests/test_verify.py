@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ocr_sprint.core.canonical import sha256_hex
 from ocr_sprint.core.errors import DataError, UsageError
-from ocr_sprint.review.database import writing
+from ocr_sprint.review.database import store_name, writing
 from ocr_sprint.review.edits import Edit
 from ocr_sprint.review.erasure import erase
 from ocr_sprint.review.export import Filters, write_corpus
@@ -366,6 +366,8 @@ def test_the_command_says_what_is_wrong_and_ends_accordingly(store, url, tmp_pat
     write_corpus(store, path)
     assert verify(["--corpus", str(path), "--strict"]) == 0
     assert verify(["--store", url, "--corpus", str(path)]) == 0
+    shown, letters = store_name(store.engine.url), store.count()
+    assert f"the store {shown} fits ({letters} letter{'s' * (letters != 1)}): " in capfd.readouterr().err
     by_hand(store, DAMAGE["corrected field"][0])
     assert verify(["--store", url]) == 1
     write_corpus(store, path)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..core.errors import DataError, FlaggedError
+from ..review.database import store_name
 from ..review.store import open_store
 from ..review.verify_corpus import verify_corpus
 from ..review.verify_database import erasures, verify_database
@@ -63,10 +64,14 @@ def _verify_store(
         if against is not None:
             faults += _told(verify_anchors(store, against))
         erased, last = erasures(store)
+        letters = _counted(0 if faults else store.count(), "letter")  # a damaged file cannot be counted
     if faults:
         raise DataError(f"{faults} fault{'s' * (faults != 1)} in the store")
     told = f"; {erased} erased, the last at {last}" if erased else ""
-    print(f"the store fits: every chain, every proof, every row{told}", file=sys.stderr)
+    print(
+        f"the store {store_name(store.engine.url)} fits ({letters}): every chain, every proof, every row{told}",
+        file=sys.stderr,
+    )
 
 # %% ../../nbs/tools/13_verify.ipynb #de3c06de
 def verify(
