@@ -228,3 +228,21 @@ def test_links_that_lead_in_a_circle(made: Path, tmp_path: Path, run: Run) -> No
     assert code == 2 and "lead in a circle" in said
     code, said = run("learnability", "--labeled-file", made / "train.jsonl", "--output", tmp_path / "a.html")
     assert code == 2 and "lead in a circle" in said
+
+
+def test_what_the_student_learned_from_is_labelled_also_where_a_file_does_not_say_so(
+    made: Path, tmp_path: Path, run: Run
+) -> None:
+    """The raw texts hold no labels; those of two hundred were paid for, and are not asked for again."""
+    articles = [*read(made / "train.jsonl"), *read(made / "test.jsonl")]
+    bare = [{key: value for key, value in each.items() if not key.endswith("_analysis")} for each in articles]
+    write(tmp_path / "left.jsonl", bare[:130])
+    write(tmp_path / "right.jsonl", bare[130:])
+    predictions, lists = tmp_path / "predictions.jsonl", tmp_path / "lists"
+    raw = tmp_path / "*t.jsonl"
+    code, said = run("predict", "--model", made / "model", "--source", raw, "--output", predictions)
+    assert code == 0 and "200 that the student was trained on" in said
+    code, said = run("suggest", "--predictions", predictions, "--count", 100, "--output-dir", lists)
+    assert code == 0, said
+    wanted = set((lists / "label_next.txt").read_text().split())
+    assert wanted == {each["id"] for each in read(made / "test.jsonl")}

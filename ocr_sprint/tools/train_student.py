@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from glob import has_magic
 from pathlib import Path
 
 import orjson
 
 from ..core.errors import UsageError
+from ..ground_truth.sample import matching_files
 from ..ground_truth.scores import ScoreScale
 from .cli import command
 
@@ -23,13 +25,15 @@ def named_files(
     paths: Sequence[Path],
     flag: str,
 ) -> Sequence[Path]:
-    "The paths; UsageError when one of them is no file."
+    "The files that paths and quoted patterns name; UsageError when one of them names no file."
+    found: list[Path] = []
     for path in paths:
         if path.is_dir():
             raise UsageError(f"{path}: is a folder; give the JSON lines in it with {flag}")
-        if not path.is_file():
+        if not path.exists() and not has_magic(str(path)):
             raise UsageError(f"{path}: there is no such file; give JSON lines with {flag}")
-    return paths
+        found += matching_files([str(path)])
+    return found
 
 
 def scale_of(ends: Sequence[float]) -> ScoreScale | None:

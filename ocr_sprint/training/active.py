@@ -88,7 +88,7 @@ def suggest(
         raise UsageError("the share to review is from 0 to below 1, the width at least 1, and the count at least 1")
     errors, apart = predictions.errors, predictions.out_of_fold
     rows = np.flatnonzero(apart & ~np.isnan(errors))
-    bare = np.flatnonzero(apart & np.isnan(errors))
+    bare = np.flatnonzero(apart & predictions.bare)
     if not len(rows) and not len(bare):
         raise DataError(
             f"{predictions.path}: every prediction is of a text that the model had seen; predict out of fold"
@@ -102,7 +102,7 @@ def suggest(
         tuple(_drawn(rows[suspected:], predictions.ids, count, width, seed)),
         tuple(_drawn(bare, predictions.ids, count, width, seed)),
         len(rows),
-        int((apart & np.isnan(errors)).sum()),
+        int((apart & predictions.bare).sum()),
         int((~apart).sum()),
         float(errors[rows].mean()) if len(rows) else float("nan"),
         float(errors[rows[suspected - 1]]) if suspected else float("nan"),
@@ -163,7 +163,7 @@ def _summary(predictions: Predictions, made: Suggestions) -> str:
     errors = "None of these texts has a label that was predicted out of fold: nothing is known of errors."
     if made.labelled:
         errors = f"Out of fold the mean error is {made.mean_error:.2f} points over {made.labelled:,} labelled texts."
-    bare = predictions.out_of_fold & np.isnan(predictions.errors)
+    bare = predictions.out_of_fold & predictions.bare
     silent = int(np.isnan(predictions.uncertainty[bare]).sum())
     doubts = (
         f" {silent:,} texts without labels have no `uncertainty` and cannot be chosen for labelling." if silent else ""

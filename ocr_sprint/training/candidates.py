@@ -57,7 +57,7 @@ def candidates(
     if not known.any():
         raise DataError(f"{predictions.path}: no labelled text was predicted out of fold; predict the labels too")
     away = _away(predictions.scores[:, place], low, high)
-    bare = np.flatnonzero(np.isnan(predictions.labels).all(axis=1))
+    bare = np.flatnonzero(predictions.bare)
     bare = bare[np.argsort(away[bare], kind="stable")]
     fitted = IsotonicRegression(increasing=False, out_of_bounds="clip")
     fitted.fit(away[known], (labels[known] >= low) & (labels[known] <= high))

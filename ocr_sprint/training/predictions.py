@@ -38,6 +38,7 @@ def prediction_line(
     model: str,
     split: str | None = None,
     unseen: bool = True,  # said by a model that has not learned the text
+    learned: bool = False,  # the student, or its curves, learned from a label of this text
 ) -> dict[str, Json]:
     "What is written of a text."
     scores, raw, uncertainty = predicted
@@ -50,6 +51,7 @@ def prediction_line(
         **part,
         "text_digest": text_digest(text),
         "oof": unseen,
+        **({"learned": True} if learned else {}),
         "predictions": {**given},
         "raw": {name: round(float(score), 4) for name, score in zip(dimensions, raw, strict=True)},
         "labels": {**known} if known else None,
@@ -147,7 +149,10 @@ def predict_files(
                 known = not mine[row] and text_digest(text) in scorer.drawn
                 other = not mine[row] and not known and name in scorer.ids
                 unseen = scorer.unseen if mine[row] else not (known or other)
-                line = prediction_line(name, text, scorer.dimensions, predicted, labels, scorer.digest, unseen=unseen)
+                line = prediction_line(
+                    name, text, scorer.dimensions, predicted, labels, scorer.digest,
+                    unseen=unseen, learned=bool(mine[row]) or known or other,
+                )  # fmt: skip
                 drawn, altered = drawn + known, altered + other
                 labelled += line["labels"] is not None
                 written.write(encode(line) + b"\n")
@@ -171,9 +176,15 @@ class Predictions:
     out_of_fold: npt.NDArray[np.bool_]
     models: tuple[str, ...]
     digests: tuple[str, ...]  # of the texts; empty where none is told
+    learned: npt.NDArray[np.bool_]  # has somebody paid for a label of it, also where the file does not hold it?
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def bare(self) -> npt.NDArray[np.bool_]:
+        "The texts of which no label is known."
+        return np.asarray(np.isnan(self.labels).all(axis=1) & ~self.learned)
 
     @property
     def errors(self) -> Double:
@@ -226,7 +237,7 @@ def read_predictions(
 ) -> Predictions:
     "Read a file of predictions; DataError names the first line that is none."
     seen: dict[str, str] = {}
-    rows: list[tuple[list[float], list[float], list[float], float, bool, str, str]] = []
+    rows: list[tuple[list[float], list[float], list[float], float, bool, str, str, bool]] = []
     dimensions: tuple[str, ...] = ()
     for line in read_jsonl(path):
         record: Any = line.value
@@ -238,10 +249,12 @@ def read_predictions(
         bare = _numbers(record, "raw", dimensions, line.where) if record.get("raw") else said
         known, doubt = _labels(record, dimensions, line.where), number_in(record.get("uncertainty"))
         of, text = str(record.get("model")), str(record.get("text_digest") or "")
-        rows.append((said, bare, known, math.nan if doubt is None else doubt, record["oof"], of, text))
+        own = record.get("learned") is True
+        rows.append((said, bare, known, math.nan if doubt is None else doubt, record["oof"], of, text, own))
     if not rows:
         raise UsageError(f"{path}: there are no predictions in it")
     columns = list(zip(*rows, strict=True))
     scores, raw, labels, doubts = (np.array(column, np.float64) for column in columns[:4])
     apart, models = np.array(columns[4], bool), tuple(sorted(set(columns[5])))
-    return Predictions(path, tuple(seen), dimensions, scores, raw, labels, doubts, apart, models, columns[6])
+    learned = np.array(columns[7], bool)
+    return Predictions(path, tuple(seen), dimensions, scores, raw, labels, doubts, apart, models, columns[6], learned)
