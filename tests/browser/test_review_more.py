@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -64,6 +65,11 @@ def test_unsaved_work_survives_a_reload_of_the_page(bench: Bench, root: Path) ->
         expect(panel.locator(".where")).to_contain_text("1 not saved")
 
 
+def spoken(path: str) -> str:
+    """A path as people read it, rows counted from one."""
+    return re.sub(r"\[(\d+)\](\.?)", lambda row: f" row {int(row[1]) + 1}{row[2] and ', '}", path)
+
+
 def practice(store: Store, numbers: range) -> list[str]:
     """Letters to practise on, from the same letters in a store of their own."""
     mark_practice(store)
@@ -97,7 +103,9 @@ def test_practice_tells_the_reviewer_what_was_missed(bench: Bench, root: Path) -
             expect(told).to_contain_text(store.job(job_id).filename)
             missed = [error for error in errors if (error.field_path, caught) != (errors[0].field_path, 1)]
             for error in missed[1:]:
-                expect(told).to_contain_text(f"{error.field_path}: “{error.planted}” stood there for “{error.right}”")
+                expect(told).to_contain_text(
+                    f"{spoken(error.field_path)}: “{error.planted}” stood there for “{error.right}”"
+                )
         assert len(job_ids) == 3
         assert planted > 2
         panel.get_by_role("button", name="Yours").click()
