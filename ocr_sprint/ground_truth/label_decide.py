@@ -105,7 +105,7 @@ def _decide_waiting(outcome: RateLimited | TryAgain, tries: Tries, random: Rando
         return Leave(outcome.detail)
     return Again(backoff(tries.failed, outcome.seconds, random), outcome.detail)
 
-
+# %% ../../nbs/ground_truth/03d_label_decide.ipynb #44b2ab57
 def decide(
     outcome: Outcome,
     tries: Tries,  # is brought up to date

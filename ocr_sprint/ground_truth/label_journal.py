@@ -178,7 +178,7 @@ class State:
         elif kind != "batch" and "batch" in entry:
             self.collected.setdefault(str(entry["batch"]), set()).add(key)
 
-
+# %% ../../nbs/ground_truth/03a_label_journal.ipynb #fa239b46
 def read_state(
     paths: list[Path],  # journals; those that do not exist are empty
 ) -> State:

@@ -88,7 +88,7 @@ def _predicted(
     wide = ScoreScale(scale.low - scale.width, scale.high + scale.width)
     return read_records([path], find_layout(sample, names, scale=wide), sidecar=False)[0]
 
-
+# %% ../../nbs/ground_truth/33_pool.ipynb #a7630978
 def _digests(
     path: Path,
     ids: set[str],
@@ -116,7 +116,7 @@ def _digests(
         )
     return digests
 
-
+# %% ../../nbs/ground_truth/33_pool.ipynb #349a37fe
 def errors_between(
     records: Records,
     path: Path,  # predictions, or another oracle's labels

@@ -36,7 +36,7 @@ class Spread(NamedTuple):
         "The width of the middle half."
         return self.third_quartile - self.first_quartile
 
-
+# %% ../../nbs/ground_truth/30_summary.ipynb #5d4f0ce4
 @dataclass(frozen=True, eq=False)
 class Summary:
     "Sums over the records of a corpus."

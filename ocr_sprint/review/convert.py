@@ -246,7 +246,7 @@ def _see_replaceable(target: Path) -> None:
         if path.relative_to(target) not in known:
             raise UsageError(f"{path}: is not of a conversion, and would be lost; move it away, or name another folder")
 
-
+# %% ../../nbs/review/38_convert.ipynb #ab031a24
 @contextmanager
 def _new_folder(
     target: Path,

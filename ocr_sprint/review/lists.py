@@ -52,7 +52,7 @@ class JobFilters:
 
 ALL_JOBS = JobFilters()
 
-
+# %% ../../nbs/review/04b_lists.ipynb #ef7f9455
 class Page(NamedTuple):
     "A part of a list."
 

@@ -37,7 +37,7 @@ def _told(
     }
     return f"{choice.dimension}: {choice.rows} texts, error {', '.join(errors)}; kept: {what[choice.kept]}"
 
-
+# %% ../../nbs/tools/15c_calibrate_student.ipynb #8eb61308
 def calibrate_student(
     *,
     model: Path,  # folder of a student, light or fine-tuned

@@ -94,7 +94,7 @@ def _verdict(lessons: Sequence[Lesson]) -> str:
     text += f" More labels may help {perhaps}." if perhaps else ""
     return text if helped or perhaps else f"{text} More labels promise no gain."
 
-
+# %% ../../nbs/training/12_learnability_report.ipynb #2071c770
 def _dimensions(lessons: Sequence[Lesson]) -> Table:
     "A row for each dimension."
     rows: list[list[Value]] = [
@@ -111,7 +111,7 @@ def _dimensions(lessons: Sequence[Lesson]) -> Table:
     ]
     return Table(["dimension", "texts", "learnable", "p", "explained", "error", "of the median"], rows)
 
-
+# %% ../../nbs/training/12_learnability_report.ipynb #e4ab0e84
 def learnability_report(
     lessons: Sequence[Lesson],
     notes: Sequence[str] = (),  # on the data

@@ -193,7 +193,7 @@ class Predictions:
         off = np.where(known, np.abs(self.scores - np.nan_to_num(self.labels)), 0.0).sum(axis=1)
         return np.asarray(np.where(known.any(axis=1), off / np.maximum(known.sum(axis=1), 1), np.nan), np.float64)
 
-
+# %% ../../nbs/training/08_predictions.ipynb #2bd5bb2f
 def _numbers(record: Any, key: str, dimensions: Sequence[str], where: str | None) -> list[float]:
     "The numbers of an object; DataError for a missing one when `where` is given, else NaN."
     holder = record.get(key)

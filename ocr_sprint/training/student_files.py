@@ -39,7 +39,7 @@ def text_digest(text: str) -> str:
     "By what a text is known again: 32 hexadecimal digits."
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
-
+# %% ../../nbs/training/07_student_files.ipynb #2dc34387
 def _write_weights(path: Path, student: Student) -> None:
     "Write buckets and weights."
     arrays = {
