@@ -46,7 +46,7 @@ def calibrate_student(
     "Draw a student's calibration curves again, from its predictions of texts that have labels."
     import numpy as np
 
-    from ocr_sprint.training.calibration import choose_curves, fit_calibration, read_calibration
+    from ocr_sprint.training.calibration import Calibration, choose_curves, fit_calibration, read_calibration
     from ocr_sprint.training.finetuned import model_folder, open_scorer, recalibrate
     from ocr_sprint.training.predictions import read_predictions
     from ocr_sprint.training.student_files import FittedOn
@@ -66,7 +66,8 @@ def calibrate_student(
         raise DataError(f"{predictions}: {most} texts have labels; curves need {FEWEST} at least")
     _, copies = np.unique(found.digests, return_inverse=True)  # texts that are the same stay together
     new, crosswise = fit_calibration(found.raw, found.labels, copies, dimensions)
-    old = read_calibration((model_folder(model) or model) / "calibration.json")
+    curves = (model_folder(model) or model) / "calibration.json"
+    old = read_calibration(curves) if curves.is_file() else Calibration({})  # a fine-tune begins without
     ends = scorer.scale.low, scorer.scale.high
     ways = found.scores, np.clip(crosswise, *ends), np.clip(found.raw, *ends)
     calibration, choices = choose_curves(old, new, ways, found.labels, ~drawn)

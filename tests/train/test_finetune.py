@@ -409,11 +409,11 @@ def test_own_texts_are_known_and_not_called_unseen(made: Path, place: Path, tmp_
 def test_curves_are_drawn_and_used(made: Path, place: Path, tmp_path: Path, run: Run) -> None:
     shutil.copytree(made, tmp_path / "model")
     model, out = tmp_path / "model", tmp_path / "out.jsonl"
-    more = list(fictitious_articles(60, seed=5, words=8))
+    more = [{**each, "id": f"more-{each['id']}"} for each in fictitious_articles(60, seed=5, words=8)]
     source = write(tmp_path / "more.jsonl", more)
     assert run("predict", "--model", model, "--source", source, "--output", out)[0] == 0
     code, said = run("calibrate_student", "--model", model, "--predictions", out)
-    assert code == 0 and str(model / "model" / "calibration.json") in said
+    assert code == 0 and str(model / "model" / "calibration.json") in said, said
     code, said = run("calibrate_student", "--model", model, "--predictions", out)
     assert code == 2 and "was not written by the student" in said
     assert run("predict", "--model", model, "--source", source, "--output", out)[0] == 0
