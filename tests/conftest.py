@@ -5,9 +5,11 @@ import signal
 from contextlib import ExitStack
 
 import pytest
+from command_samples import Run
 from hypothesis import settings
 from sqlalchemy.engine import make_url
 
+from ocr_sprint.tools.cli import main
 from postgres_server import new_database, postgres_server
 
 BACKENDS = ("sqlite", "postgresql")
@@ -81,3 +83,15 @@ def little_jitter(monkeypatch):
 
     original = label_decide.backoff
     monkeypatch.setattr(label_decide, "backoff", lambda *words: original(*words) / 1000)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command; its exit code, and what it said."""
+
+    def call(*words: object) -> tuple[int, str]:
+        capsys.readouterr()
+        code = main(list(map(str, words)))
+        return code, capsys.readouterr().err.strip()
+
+    return call

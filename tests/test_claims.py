@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_samples import Run, read, write
 
 from ocr_sprint.tools.cli import main
 from ocr_sprint.training.calibration import fit_calibration
 from ocr_sprint.training.fiction import fictitious_articles
 from ocr_sprint.training.learnability import LearningCurve, fit_curve
-
-
-def write(path: Path, records: Sequence[Any]) -> Path:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-Run = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command; its exit code, and what it said."""
-
-    def call(*words: object) -> tuple[int, str]:
-        capsys.readouterr()
-        code = main(list(map(str, words)))
-        return code, capsys.readouterr().err.strip()
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -7,26 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_samples import Run, read, write
 
 from ocr_sprint.core.folders import only_writer
 from ocr_sprint.tools.cli import main
 from ocr_sprint.training.fiction import fictitious_articles
-
-Run = Callable[..., tuple[int, str]]
-
-
-def write(path: Path, records: Sequence[Any]) -> Path:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -40,18 +28,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train, _ = write(folder / "train.jsonl", articles[:100]), write(folder / "test.jsonl", articles[100:])
     assert main(["train_student", "--train-file", str(train), "--output", str(folder / "model")]) == 0
     return folder
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command; its exit code, and what it said."""
-
-    def call(*words: object) -> tuple[int, str]:
-        capsys.readouterr()
-        code = main(list(map(str, words)))
-        return code, capsys.readouterr().err.strip()
-
-    return call
 
 
 KILLED = """
